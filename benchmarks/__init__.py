@@ -1,0 +1,1 @@
+"""What is measured, on top of lm-eval: tasks, suites, runner, contamination."""

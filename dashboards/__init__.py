@@ -1,0 +1,1 @@
+"""Streamlit pages; the only place that imports streamlit."""

@@ -1,0 +1,1 @@
+"""What must not happen, and who decides: policies, guard, moderation, review."""

@@ -1,0 +1,1 @@
+"""How a checkpoint comes to be: recipes, mixing, stages."""

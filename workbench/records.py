@@ -1,0 +1,120 @@
+"""The frozen data types that cross a folder's border. Knows no disk, no model, no library of statistics.
+
+All are immutable, keyword-only and made of plain Python values, so that they can be written to JSON and compared.
+Digests are lower-case SHA-256 hex strings. Times are UTC, ISO 8601.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Stage = Literal["pretrain", "midtrain", "posttrain"]
+Role = Literal["domain", "general", "instruction", "safety"]
+Direction = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """Weights that can be evaluated, with where they came from."""
+
+    name: str
+    """What people call it: hub id, folder name or an alias; not unique."""
+    source: str
+    """Hub id, absolute folder, absolute GGUF path, or an endpoint's URL with `#model`."""
+    kind: Literal["hub", "folder", "gguf", "endpoint"]
+    fingerprint: str
+    """SHA-256 over the weights' bytes (safetensors shards in name order, or the GGUF file); the ledger's key."""
+    tokenizer: str
+    """SHA-256 over the tokenizer's files; empty for an endpoint without a local tokenizer."""
+    stage: Stage | None = None
+    parent: str | None = None
+    """Fingerprint of the checkpoint that this one was made from."""
+    run: str | None = None
+    """Id of the training run that made it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A number with its uncertainty. Never made from no data: `None` stands for that, with a reason elsewhere."""
+
+    metric: str
+    value: float
+    low: float | None
+    """Lower end of the interval; None where no interval is known (`method` says why)."""
+    high: float | None
+    n: int
+    """Items behind the value."""
+    clusters: int | None = None
+    """Independent groups behind the value, where items share a passage or template."""
+    method: str
+    """How the interval was made, e.g. `wilson`, `cluster-t`, `bootstrap`."""
+    level: float = 0.95
+    direction: Direction = "higher"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ItemScore:
+    """One checkpoint on one question. A row of a report's item file."""
+
+    task: str
+    item: str
+    """SHA-256 of document, prompt, choices and target: pairs items across reports."""
+    doc_id: int
+    group: str
+    """Cluster: items that share a passage, template or conversation have the same group; else the item itself."""
+    metrics: Mapping[str, float]
+    """Per-item value of each metric, normally in [0, 1]; ties in the argmax share the credit."""
+    logprobs: tuple[float, ...] = ()
+    """Summed log-probability (nats) of each continuation, float32 arithmetic."""
+    greedy: tuple[bool, ...] = ()
+    answer: str = ""
+    """What the model chose or wrote."""
+    target: str = ""
+    prompt: str = ""
+    """The context as the model saw it."""
+    truncated: int = 0
+    """Context tokens that were cut because the prompt was longer than the model's window; 0 nearly always."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskResult:
+    """One task of a report."""
+
+    task: str
+    role: Role
+    margin: float
+    """Loss that still counts as kept, in the metric's own unit (0.02 = 2 points of accuracy)."""
+    required: bool
+    metric: str
+    """The headline metric, one of `estimates`."""
+    estimates: tuple[Estimate, ...]
+    n: int
+    num_fewshot: int
+    chance: float | None = None
+    """Score of a guesser on the headline metric, where it is known."""
+    version: str = ""
+    notes: tuple[str, ...] = ()
+    """What a reader must know: cut prompts, ties, a fallback."""
+
+    @property
+    def headline(self) -> Estimate:
+        """The estimate of the headline metric."""
+        return next(e for e in self.estimates if e.metric == self.metric)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """One checkpoint on a list of tasks. Its id is a content hash: the same numbers give the same id."""
+
+    id: str
+    checkpoint: Checkpoint
+    suites: tuple[str, ...]
+    results: tuple[TaskResult, ...]
+    settings: Mapping[str, Any]
+    """Everything that shapes the numbers: engine, scorer version, dtype, shots, limit, seed, chat template."""
+    created_at: str
+    environment: Mapping[str, str]
+    """Versions and machine; not part of the id."""
+    timing: Mapping[str, float] = field(default_factory=dict)
+    """Seconds, tokens, share of the physical limit; not part of the id."""

@@ -1,0 +1,1 @@
+"""The record of what exists: projects, checkpoints, reports, items, the ledger."""
