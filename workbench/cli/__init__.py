@@ -1,0 +1,50 @@
+"""The `workbench` command: which commands there are. Knows their names and one-line purposes; imports none of them.
+
+A command is a plain function with Typer options in a module of its own; a row of `COMMANDS` names it. Only the module
+of the command that is called is imported, so `workbench --help` costs no more than Python and Typer.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from workbench.cli.lazy import Command, Group, LazyGroup
+
+COMMANDS = {
+    "init": Command("workbench.cli.init:command", "Start a project folder with its store and workbench.yaml."),
+    "eval": Command("workbench.cli.eval:command", "Evaluate checkpoints on suites and tasks, with error bars."),
+    "show": Command("workbench.cli.show:command", "Show a report, a checkpoint or the items behind a number."),
+    "ls": Command("workbench.cli.ls:command", "List tasks, suites, checkpoints and reports."),
+    "task": Group(
+        "Make and check domain MMLU variants from question files.",
+        {
+            "new": Command("workbench.cli.task:new", "Turn a CSV, JSONL or Parquet of questions into a task group."),
+            "check": Command("workbench.cli.task:check", "Measure contamination, position bias and other faults."),
+        },
+    ),
+    "fetch": Command("workbench.cli.fetch:command", "Get a model ready to use without a model hub."),
+    "doctor": Command("workbench.cli.doctor:command", "Say what this machine can do and what cures the rest."),
+    "demo": Command("workbench.cli.demo:command", "Evaluate a real small model and its rounded twin, side by side."),
+}
+
+PURPOSE = """Evaluate a model with error bars, and decide whether the checkpoint may ship.
+
+Examples:
+    workbench doctor
+    workbench eval smollm2 --suite sample-domain --suite sample-general
+    workbench show latest
+"""
+
+
+def build_cli() -> LazyGroup:
+    """The root command. Cheap: nothing of a command is imported before it is called."""
+    return LazyGroup("workbench", PURPOSE, COMMANDS, root=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line. Leaves by SystemExit with the exit codes of `workbench.cli.lazy`."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    options = args[: args.index("--")] if "--" in args else args
+    if "--debug" in options:  # people add it at the end of the line that failed
+        args.remove("--debug")
+        args.insert(0, "--debug")
+    build_cli().main(args=args, prog_name="workbench")
