@@ -10,6 +10,9 @@ WorkbenchError
 └── RunError             the run itself failed (NaN logits, a full disk, an endpoint that is down): exit code 4
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class WorkbenchError(Exception):
     """Base of all errors raised on purpose. `str(error)` is one line, fit for a terminal."""
@@ -45,3 +48,20 @@ class StoreError(UserError):
 
 class RunError(WorkbenchError):
     """A run failed for a reason outside its inputs; what was computed before is kept."""
+
+
+def did_you_mean(got: str, known: Iterable[str]) -> str:
+    """The end of an error line: near names if there are any, else what is known.
+
+    >>> did_you_mean("wieght", ["weight", "name"])
+    'did you mean "weight"?'
+    >>> did_you_mean("x", ["weight", "name"])
+    'known: name, weight'
+    """
+    names = sorted(set(known))
+    folded = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(got.casefold(), folded, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(f'"{folded[name]}"' for name in near) + "?"
+    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return f"known: {shown}" if names else "none is known"
