@@ -47,7 +47,7 @@ def to_plain(data: Any, where: str = "output") -> Any:
     elif isinstance(data, Enum):
         data = data.value
     elif hasattr(data, "tolist"):  # numpy scalars and arrays, without importing numpy
-        data = data.tolist()
+        data = data.tolist()  # pyright: ignore[reportAttributeAccessIssue]
     match data:
         case float() if not math.isfinite(data):
             raise RunError(f"{where}: {data} is no number; this is a fault of the workbench, please report it")
