@@ -1,0 +1,89 @@
+"""YAML 1.2 text to plain Python values, without the surprises of YAML 1.1. Knows text; knows no model and no file.
+
+`no`, `on`, `12:30` and `2024-01-01` are text, `1e-4` is a number and `010` is ten. Keys are text as written. A key
+given twice in one mapping is an error, and so are tags such as `!!python/object`.
+"""
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+
+class DuplicateKey(yaml.MarkedYAMLError):
+    """A key stands twice in one mapping."""
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {}  # noqa: RUF012  (PyYAML's own name and kind)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key.start_mark)
+            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                raise DuplicateKey(None, None, f'key "{key.value}" is given twice', key.start_mark)
+            seen.add(key.value)
+        self.flatten_mapping(node)
+        return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Any:
+    data: dict[Hashable, Any] = {}
+    yield data  # filled afterwards, as PyYAML does: an anchor may point back to its own mapping
+    data.update(loader.construct_mapping(node))
+
+
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    base = {"0x": 16, "0o": 8}.get(text[:2], 10)
+    return int(text, base)
+
+
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    return float(str(loader.construct_scalar(node)).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+# The core schema of YAML 1.2.2, section 10.3.2; merge keys (`<<`) are kept from 1.1.
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("merge", r"<<", "<"),
+):
+    _firsts = ["" if char == "\0" else char for char in _first]
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})\Z"), _firsts)
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+class YamlFault(ValueError):
+    """Not valid YAML. `str()` is one line: what is wrong, with the line and column where that is known."""
+
+
+def parse_yaml(text: str) -> Any:
+    """The one document in `text`; None if it is empty.
+
+    Raises:
+        YamlFault: with line and column, both counted from 1.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader with fewer types)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        what = "; ".join(part for part in (error.context, error.problem) if part)
+        raise YamlFault(f"{where}{what}") from error
+    except yaml.reader.ReaderError as error:
+        raise YamlFault(f"character {error.position}: {error.reason}") from error
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise YamlFault(" ".join(str(error).split()) or type(error).__name__) from error
