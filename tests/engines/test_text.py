@@ -194,6 +194,22 @@ def test_any_pair_encodes_as_in_lm_eval(kind: str, context: str, continuation: s
     assert (list(request.context_ids), list(request.continuation_ids)) == expected
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(TOKENIZERS)), TEXT, st.lists(TEXT, min_size=2, max_size=5), TEXT)
+@example("llama3", "12345678", ["9", "90 and", "A"], "1")
+@example("gpt2", "some words <|im_st", ["art|> more", "art", "x"], "art|>")
+def test_questions_behind_any_shared_prompt_encode_as_in_lm_eval(
+    kind: str, piece: str, questions: list[str], continuation: str
+) -> None:
+    tokenizer = TOKENIZERS[kind]
+    prompt = ("Shots: " + piece) * (1 + 240 // (7 + len(piece)))
+    pairs = [(prompt + question, continuation) for question in questions]
+    expected = [harness_ids(tokenizer, pair, None) for pair in pairs]
+    kept = [(pair, ids) for pair, ids in zip(pairs, expected, strict=True) if ids]
+    requests = encode_pairs(tokenizer, [pair for pair, _ in kept], max_length=9999, prefix_token_id=0)
+    assert [(list(r.context_ids), list(r.continuation_ids)) for r in requests] == [ids for _, ids in kept]
+
+
 def test_choices_of_a_question_share_their_context_tuple() -> None:
     tokenizer = TOKENIZERS["gpt2"]
     requests = encode_pairs(
