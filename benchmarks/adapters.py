@@ -6,7 +6,6 @@ Hub fields are written down from the sets' cards; a set whose hub rows look othe
 """
 
 import re
-from typing import Any
 
 from benchmarks.rows import Row
 
@@ -50,11 +49,6 @@ def hellaswag_docs(rows: list[Row]) -> list[Row]:
     return [{**row, "question": clean(row["question"]), "choices": [clean(c) for c in row["choices"]]} for row in rows]
 
 
-def sample_docs(rows: list[Row]) -> list[Row]:
-    """Take the rows as they are."""
-    return [dict(row) for row in rows]
-
-
-def keep(row: Any) -> Any:
-    """Take a hub row as it is."""
-    return row
+def text_docs(rows: list[Row]) -> list[Row]:
+    """Take `text` as what is to be predicted."""
+    return [{**row, "target": row["text"]} for row in rows]
