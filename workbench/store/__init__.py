@@ -1,1 +1,27 @@
-"""The record of what exists: projects, checkpoints, reports, items, the ledger."""
+"""The record of what exists: projects, checkpoints, reports, items, comparisons, decisions, the ledger.
+
+project = Project.open_or_init("my-project")
+project.store.add_report(report, items)      # reports/<id>/{report.json,items.parquet}, then a row
+project.store.report("latest")
+project.store.ledger.get_many(keys)
+"""
+
+from workbench.store.catalog import Store, report_id
+from workbench.store.derived import Entry
+from workbench.store.identity import canonical_json, content_hash, read_record, to_plain
+from workbench.store.ledger import Ledger, LedgerEntry, ledger_key
+from workbench.store.project import Project
+
+__all__ = [
+    "Entry",
+    "Ledger",
+    "LedgerEntry",
+    "Project",
+    "Store",
+    "canonical_json",
+    "content_hash",
+    "ledger_key",
+    "read_record",
+    "report_id",
+    "to_plain",
+]

@@ -1,0 +1,189 @@
+"""A connection to SQLite or PostgreSQL with the newest schema. Knows transactions and faults; knows no table's meaning.
+
+SQLite runs in WAL mode: readers never wait, one writer at a time, and writers queue for `busy_timeout_s`. Every write
+begins with BEGIN IMMEDIATE, because a transaction that starts as a reader and turns writer does not queue.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, event
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from workbench.errors import StoreError, WorkbenchError
+from workbench.store import schema
+from workbench.store.faults import explain
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_UPGRADE_LOCK = 0x776F726B62656E63  # PostgreSQL's advisory lock has one number: "workbenc"
+
+
+class Database:
+    """An open store database. Safe to share between threads; open a new one after a fork."""
+
+    def __init__(self, url: str, *, folder: Path | None = None, busy_timeout_s: float = 30.0) -> None:
+        """Open, make or upgrade. A relative SQLite file starts from `folder`.
+
+        Raises:
+            StoreError: a bad URL, an unreachable server, a file that is no database, a newer schema, no right to write.
+            RunError: another process holds the lock for too long, or the disk is full.
+        """
+        self.busy_timeout_s = busy_timeout_s
+        self.url = _parse(url, folder)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.where = self.url.database if self.is_sqlite else self.url.render_as_string(hide_password=True)
+        self.engine = self._connectable()
+        try:
+            self._upgrade()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the store throughout."""
+        with self._explained(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is written as a whole or not at all."""
+        with self._explained(), self.engine.connect() as connection:
+            connection = connection.execution_options(workbench_write=True)
+            with connection.begin():
+                yield connection
+
+    def revision(self) -> str | None:
+        """The schema's revision; None for an empty database."""
+        with self.read() as connection:
+            return self._revision(connection)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except WorkbenchError:
+            raise
+        except DBAPIError as error:
+            raise explain(error.orig or error, where=str(self.where), busy_timeout_s=self.busy_timeout_s) from error
+
+    def _connectable(self) -> sa.Engine:
+        arguments: dict[str, Any] = {}
+        if self.is_sqlite:
+            arguments["connect_args"] = {"timeout": self.busy_timeout_s}
+        else:
+            milliseconds = round(self.busy_timeout_s * 1000)
+            arguments["connect_args"] = {"options": f"-c lock_timeout={milliseconds}", "connect_timeout": 10}
+            arguments["pool_pre_ping"] = True  # a server may have been restarted since the last page was shown
+        try:
+            engine = sa.create_engine(self.url, **arguments)
+        except ModuleNotFoundError as error:
+            raise StoreError(
+                f"store {self.where}: {error.name} is not installed; pip install 'model-workbench[scale]'"
+            ) from error
+        except (SQLAlchemyError, TypeError) as error:
+            raise StoreError(f"store {self.where}: {error}") from error
+        if self.is_sqlite:
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    def _revision(self, connection: Connection) -> str | None:
+        tables = sa.inspect(connection).get_table_names()
+        if "alembic_version" not in tables:
+            if self.is_sqlite and tables:
+                raise StoreError(
+                    f"store {self.where}: this database belongs to another program (it has the table {tables[0]}); "
+                    "name another file as `store` in workbench.yaml"
+                )
+            return None
+        return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+    def _upgrade(self) -> None:
+        if self.is_sqlite:
+            self._use_wal()
+        if self.revision() == schema.REVISION:
+            return
+        with self.write() as connection:
+            if not self.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
+            revision = self._revision(connection)  # another process may have been faster
+            if revision != schema.REVISION:
+                self._run_migrations(connection, revision)
+
+    def _run_migrations(self, connection: Connection, revision: str | None) -> None:
+        from alembic import command
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if revision is not None and revision not in known:
+            raise StoreError(
+                f"store {self.where}: written by a newer workbench (schema {revision}, this one knows {max(known)}); "
+                "pip install -U model-workbench"
+            )
+        command.upgrade(config, "head")
+
+    def _use_wal(self) -> None:
+        """Set write-ahead logging, which stays set. SQLite answers "locked" at once here, so waiting is up to us."""
+        deadline = time.monotonic() + self.busy_timeout_s
+        while True:
+            try:
+                with self._explained(), self.engine.connect() as connection:
+                    raw = connection.connection.driver_connection
+                    assert isinstance(raw, sqlite3.Connection)
+                    if raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                        raw.execute("PRAGMA journal_mode = WAL")
+                    return
+            except WorkbenchError as error:
+                if "locked" not in str(error.__cause__) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+
+def insert(connection: Connection, table: sa.Table) -> Any:
+    """An INSERT of the connection's own dialect, which knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    if connection.dialect.name == "sqlite":
+        return sqlite_insert(table)
+    return postgresql_insert(table)
+
+
+def _parse(url: str, folder: Path | None) -> URL:
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError):
+        raise StoreError("store: no database URL; write sqlite:///FILE or postgresql://USER@HOST/DATABASE") from None
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise StoreError(f"store: {backend} is not supported; write sqlite:///FILE or postgresql://USER@HOST/DATABASE")
+    if not parsed.database or parsed.database == ":memory:":
+        raise StoreError("store: a database in memory keeps nothing; write sqlite:///FILE")
+    return parsed.set(database=str((folder or Path()) / parsed.database))
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not guessed by the driver
+    for pragma in ("foreign_keys = ON", "synchronous = NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    is_write = connection.get_execution_options().get("workbench_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")

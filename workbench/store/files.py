@@ -1,0 +1,66 @@
+"""A folder of files that appears whole or not at all. Knows disks; knows nothing of what is written.
+
+The files are written into a hidden folder beside, forced to disk, and then renamed in one step.
+"""
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+_STALE_S = 3600.0
+
+
+def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write its files into a new folder, then make that folder `target`; an existing one stays as it is."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target.parent)
+    hidden = target.parent / f".tmp-{uuid.uuid4().hex}"
+    hidden.mkdir()
+    try:
+        fill(hidden)
+        for file in hidden.iterdir():
+            _sync(file)
+        _sync(hidden)
+        try:
+            hidden.rename(target)
+        except OSError:
+            if not target.exists():  # else another process wrote the same content first
+                raise
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Replace a file's content in one step."""
+    hidden = path.parent / f".tmp-{uuid.uuid4().hex}"
+    try:
+        hidden.write_bytes(content.encode() if isinstance(content, str) else content)
+        _sync(hidden)
+        hidden.replace(path)
+        _sync(path.parent)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left behind; young folders may belong to a living one."""
+    for left in folder.glob(".tmp-*"):
+        try:
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
+        except FileNotFoundError:
+            continue  # another process sweeps too
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

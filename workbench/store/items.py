@@ -1,0 +1,151 @@
+"""Item scores as Parquet: one row per question, floats to the last bit. Knows columns; knows no report and no database.
+
+The file's metadata holds `workbench.items.schema_version`. Metrics are a map, so that tasks with different metrics
+share a file; `extra` is JSON. Rows stand in the order of (task, doc_id, item), whatever order they came in.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import StoreError
+from workbench.records import ItemScore
+from workbench.store.identity import canonical_json, to_plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+ITEMS_SCHEMA_VERSION = 1
+_VERSION_KEY = b"workbench.items.schema_version"
+_ROWS_PER_GROUP = 20_000
+
+
+def in_row_order(items: Sequence[ItemScore]) -> list[ItemScore]:
+    """Sorted as the file is: by task, document and item; equal ones stay in the given order."""
+    return sorted(items, key=lambda item: (item.task, item.doc_id, item.item))
+
+
+def items_digest(items: Sequence[ItemScore]) -> str:
+    """SHA-256 hex over all rows in row order: the same answers give the same digest."""
+    digest = hashlib.sha256()
+    for item in in_row_order(items):
+        digest.update(canonical_json(_row(item)).encode())
+        digest.update(b"\n")  # canonical JSON holds no line break
+    return digest.hexdigest()
+
+
+def write_items(path: Path, items: Sequence[ItemScore]) -> None:
+    """Write a new Parquet file (zstd)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema()
+    rows = [_row(item) for item in in_row_order(items)]
+    for row in rows:
+        row["metrics"] = list(row["metrics"].items())
+        row["extra"] = canonical_json(row["extra"]) if row["extra"] else ""
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, len(rows), _ROWS_PER_GROUP):
+            part = rows[start : start + _ROWS_PER_GROUP]
+            columns = [pa.array([row[field.name] for row in part], type=field.type) for field in schema]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def read_items(path: Path) -> list[ItemScore]:
+    """All rows of an item file.
+
+    Raises:
+        StoreError: the file is missing, damaged or of a newer schema.
+    """
+    return [_item(row) for row in _read_table(path).to_pylist(maps_as_pydicts="strict")]
+
+
+def read_items_frame(path: Path) -> "pd.DataFrame":
+    """All rows as a frame: the columns of ItemScore, less `metrics`, plus one float column `metrics.NAME` per metric.
+
+    `logprobs` and `greedy` are arrays, `extra` is a dict; a metric that an item does not have is NaN.
+
+    Raises:
+        StoreError: the file is missing, damaged or of a newer schema.
+    """
+    import pandas as pd
+
+    table = _read_table(path)
+    frame = table.drop_columns(["metrics", "extra"]).to_pandas()
+    metrics = table.column("metrics").to_pylist(maps_as_pydicts="strict")
+    for name in sorted({name for row in metrics for name in row}):
+        frame[f"metrics.{name}"] = pd.Series([row.get(name, float("nan")) for row in metrics], dtype="float64")
+    frame["extra"] = [json.loads(text) if text else {} for text in table.column("extra").to_pylist()]
+    return frame
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    types = {
+        "task": pa.string(),
+        "item": pa.string(),
+        "doc_id": pa.int64(),
+        "group": pa.string(),
+        "metrics": pa.map_(pa.string(), pa.float64()),
+        "logprobs": pa.list_(pa.float64()),
+        "greedy": pa.list_(pa.bool_()),
+        "answer": pa.string(),
+        "target": pa.string(),
+        "prompt": pa.string(),
+        "truncated": pa.int64(),
+        "extra": pa.string(),
+    }
+    fields = [pa.field(name, kind, nullable=False) for name, kind in types.items()]
+    return pa.schema(fields, metadata={_VERSION_KEY: str(ITEMS_SCHEMA_VERSION).encode()})
+
+
+def _row(item: ItemScore) -> dict[str, Any]:
+    """An item in the types of the file, so that its digest is the same before writing and after reading."""
+    return {
+        "task": _text(item.task),
+        "item": _text(item.item),
+        "doc_id": int(item.doc_id),
+        "group": _text(item.group),
+        "metrics": {_text(name): float(value) for name, value in item.metrics.items()},
+        "logprobs": [float(value) for value in item.logprobs],
+        "greedy": [bool(value) for value in item.greedy],
+        "answer": _text(item.answer),
+        "target": _text(item.target),
+        "prompt": _text(item.prompt),
+        "truncated": int(item.truncated),
+        "extra": to_plain(item.extra),
+    }
+
+
+def _text(value: str) -> str:
+    """Text that UTF-8 can hold: a lone surrogate (real JSON data has them) becomes U+FFFD."""
+    return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _item(row: dict[str, Any]) -> ItemScore:
+    known = {name: row[name] for name in ItemScore.__slots__ if name in row}
+    known["logprobs"] = tuple(known["logprobs"])
+    known["greedy"] = tuple(known["greedy"])
+    known["extra"] = json.loads(known["extra"]) if known["extra"] else {}
+    return ItemScore(**known)
+
+
+def _read_table(path: Path) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: the item file is missing; restore the reports folder, or evaluate again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path}: damaged item file ({error}); restore it, or evaluate again") from error
+    version = (table.schema.metadata or {}).get(_VERSION_KEY)
+    if version is None or int(version) > ITEMS_SCHEMA_VERSION:
+        got = "no schema version" if version is None else f"schema {int(version)}, this workbench knows 1"
+        raise StoreError(f"{path}: not an item file of this workbench ({got}); pip install -U model-workbench")
+    return table

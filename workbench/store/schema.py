@@ -1,0 +1,82 @@
+"""The tables. Knows columns and keys; knows no query. How they came to be is in `migrations/versions`.
+
+Documents are canonical JSON in text columns: both databases then keep the same bytes. Digests are lower-case hex.
+Times are UTC ISO 8601 text, which sorts by time.
+"""
+
+from sqlalchemy import Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text
+
+REVISION = "0001"
+"""The newest file in `migrations/versions`; a test holds the two together."""
+
+metadata = MetaData()
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("seen_at", Text, nullable=False),
+    Index("checkpoints_by_fingerprint", "fingerprint"),
+    Index("checkpoints_by_name", "name"),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("items", Integer, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("added_at", Text, nullable=False),
+    Index("reports_by_fingerprint", "fingerprint"),
+    Index("reports_by_time", "added_at"),
+)
+
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("verdict", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+)
+
+links = Table(
+    "links",
+    metadata,
+    Column("child", Text, primary_key=True),
+    Column("parent", Text, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("child_kind", Text, nullable=False),
+    Column("parent_kind", Text, nullable=False),
+    Index("links_by_parent", "parent"),
+)
+"""What was made from what: a comparison from reports, a decision from comparisons and reports."""
+
+ledger = Table(
+    "ledger",
+    metadata,
+    # 16 bytes of the weights' digest, then 32 of everything: one checkpoint's entries lie side by side, so counting
+    # and forgetting them needs no second index.
+    Column("key", LargeBinary, primary_key=True),
+    Column("logprob", Double),
+    Column("is_greedy", Boolean),
+    Column("tokens", Integer, nullable=False),
+    # Bytes, not text: a model may write NUL, which PostgreSQL's text refuses.
+    Column("text", LargeBinary),
+    Column("finish", Text),
+    sqlite_with_rowid=False,
+)
