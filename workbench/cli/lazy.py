@@ -153,7 +153,7 @@ def _complain(message: str, exit_code: int, *, debug: bool) -> None:
         import traceback
 
         traceback.print_exc()
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {message}\n")
     raise SystemExit(exit_code)
 
 

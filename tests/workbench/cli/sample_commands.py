@@ -26,7 +26,7 @@ def fail(how: str) -> None:
     """Fail in a given way."""
     match how:
         case "user":
-            raise CheckpointError("models/x: no config.json;\n name a folder that holds a model")
+            raise CheckpointError("models/x: no config.json; name a folder that holds a model")
         case "run":
             raise RunError("logits are NaN in tile 3")
         case "disk":
