@@ -7,6 +7,7 @@ project.store.ledger.get_many(keys)
 """
 
 from workbench.store.catalog import Store, report_id
+from workbench.store.checkpoints import local_path, resolve
 from workbench.store.derived import Entry
 from workbench.store.identity import canonical_json, content_hash, read_record, to_plain
 from workbench.store.ledger import Ledger, LedgerEntry, ledger_key
@@ -21,7 +22,9 @@ __all__ = [
     "canonical_json",
     "content_hash",
     "ledger_key",
+    "local_path",
     "read_record",
     "report_id",
+    "resolve",
     "to_plain",
 ]

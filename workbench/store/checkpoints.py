@@ -1,0 +1,236 @@
+"""From what a person typed to a Checkpoint: hub id, folder, GGUF file or endpoint. Knows files; loads no weights.
+
+Only safetensors and GGUF are read: a pickle can run code when it is opened.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from workbench.errors import CheckpointError, did_you_mean
+from workbench.records import Checkpoint
+from workbench.store.digests import digest_files
+from workbench.store.weights import check_safetensors, read_gguf_header
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "*.tiktoken", "tekken.json",
+    "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
+)  # fmt: skip
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model",
+                 "sentencepiece.bpe.model", "*.tiktoken", "tekken.json")  # fmt: skip
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_CONFIG_FILES = ("config.json", "generation_config.json", "*.safetensors.index.json")
+_GENERIC_NAME = re.compile(r"checkpoint-\d+|final|last|best|model|snapshot|main")
+
+
+def resolve(source: str | Path, *, revision: str | None = None, name: str | None = None) -> Checkpoint:
+    """What `source` names, with the digests of its weights and tokenizer.
+
+    `source` is a folder with safetensors, a GGUF file, a hub id (`owner/name`, `owner/name@revision`), or an
+    endpoint's URL with `#model`. A folder or file of that name goes before a hub id. `name` is what it shall be called.
+
+    Raises:
+        CheckpointError: nothing of that name, no model, or a damaged one.
+    """
+    text = str(source)
+    if urlsplit(text).scheme in ("http", "https"):
+        return _endpoint(text, name)
+    path = Path(text).expanduser()
+    try:
+        if path.is_dir():
+            return _folder(
+                path.resolve(), kind="folder", source=str(path.resolve()), name=name or _name_of(path.resolve())
+            )
+        if path.is_file():
+            return _file(path.resolve(), name)
+        identifier, _, at = text.partition("@")
+        if not _HUB_ID.fullmatch(identifier) or path.suffix == ".gguf" or text.startswith((".", "~")):
+            raise CheckpointError(f"{text}: no such file or folder; {_names_beside(path)}")
+        revision = revision or at or None
+        folder = hub_folder(identifier, revision=revision)
+        full = f"{identifier}@{revision}" if revision else identifier
+        return _folder(folder, kind="hub", source=full, name=name or full)
+    except OSError as error:
+        raise CheckpointError(f"{text}: cannot be read ({error.strerror or error})") from error
+
+
+def local_path(checkpoint: Checkpoint) -> Path:
+    """The folder or GGUF file on this disk that holds the weights.
+
+    Raises:
+        CheckpointError: an endpoint, or files that are gone.
+    """
+    if checkpoint.kind == "endpoint":
+        raise CheckpointError(f"{checkpoint.name}: an endpoint has no weights here; choose the engine openai")
+    if checkpoint.kind == "hub":
+        identifier, _, revision = checkpoint.source.partition("@")
+        return hub_folder(identifier, revision=revision or None)
+    path = Path(checkpoint.source)
+    if not path.exists():
+        raise CheckpointError(f"{checkpoint.name}: {path} is gone; {_names_beside(path)}")
+    return path
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up the model, in name order.
+
+    Raises:
+        CheckpointError: none, or a shard of the index is missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        if missing or not shards:
+            raise CheckpointError(
+                f"{folder}: {len(missing)} of {len(shards)} weight files are missing ({', '.join(missing[:3])}); "
+                "fetch or save the model again"
+            )
+        return [folder / shard for shard in shards]
+    one = folder / "model.safetensors"
+    files = [one] if one.is_file() else sorted(folder.glob("*.safetensors"))
+    if files:
+        return files
+    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"{folder}: its weights are pickles ({', '.join(pickles[:3])}), which can run code when opened; load it "
+            "once with transformers where you trust it, and save_pretrained() writes safetensors"
+        )
+    raise CheckpointError(f"{folder}: no weights (*.safetensors); {_inside(folder)}")
+
+
+def hub_folder(identifier: str, *, revision: str | None = None) -> Path:
+    """The snapshot folder of a hub model, downloaded unless it is there; HF_HUB_OFFLINE is honoured.
+
+    Raises:
+        CheckpointError: unknown, gated, offline and not in the cache.
+    """
+    import httpx
+    from huggingface_hub import errors, snapshot_download
+
+    patterns = ["*.safetensors", *_CONFIG_FILES, *_TOKENIZER_FILES]
+    try:
+        found = snapshot_download(
+            identifier, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*.safetensors", "*/*.json"]
+        )
+    except errors.GatedRepoError:
+        raise CheckpointError(
+            f"{identifier}: this model asks for its licence to be accepted; do so on its page, then run hf auth login"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise CheckpointError(f"{identifier}: has no revision {revision!r}; leave it out for the newest") from None
+    except errors.RepositoryNotFoundError:
+        raise CheckpointError(
+            f"{identifier}: no such model on the hub, and no such folder; {_near_hub(identifier)}"
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.TransportError):
+        raise CheckpointError(
+            f"{identifier}: no folder of that name, not in the hub cache, and the hub cannot be reached; "
+            f"{_near_hub(identifier)}"
+        ) from None
+    except (errors.HFValidationError, errors.HfHubHTTPError) as error:
+        raise CheckpointError(f"{identifier}: {' '.join(str(error).split())[:300]}") from error
+    return Path(found)
+
+
+def _folder(folder: Path, *, kind: str, source: str, name: str) -> Checkpoint:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(_without_config(folder))
+    _read_json(folder / "config.json")
+    weights = weight_files(folder)
+    if not _matching(folder, _VOCABULARIES):
+        raise CheckpointError(f"{folder}: no tokenizer (tokenizer.json); save the tokenizer into the same folder")
+
+    def check() -> None:
+        for file in weights:
+            check_safetensors(file)
+
+    return Checkpoint(
+        name=name,
+        source=source,
+        kind="hub" if kind == "hub" else "folder",
+        fingerprint=digest_files(weights, framing="bytes", check=check),
+        tokenizer=digest_files(_matching(folder, _TOKENIZER_FILES), framing="named"),
+    )
+
+
+def _file(path: Path, name: str | None) -> Checkpoint:
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path}: name its folder, which also holds the configuration and the tokenizer")
+    if path.suffix != ".gguf":
+        raise CheckpointError(f"{path}: this file is no model; name a folder with safetensors, or a .gguf file")
+    tokenizer = digest_files([path], framing="bytes", compute=lambda: read_gguf_header(path).tokenizer)
+    return Checkpoint(
+        name=name or path.stem,
+        source=str(path),
+        kind="gguf",
+        fingerprint=digest_files([path], framing="bytes"),
+        tokenizer=tokenizer,
+    )
+
+
+def _endpoint(url: str, name: str | None) -> Checkpoint:
+    parts = urlsplit(url)
+    if not parts.fragment or not parts.netloc:
+        raise CheckpointError(
+            f"{url}: an endpoint is written with its model, such as http://localhost:8000/v1#my-model"
+        )
+    # The weights behind an address cannot be seen: the address and the model's name stand for them.
+    digest = hashlib.sha256(f"endpoint\n{url}".encode()).hexdigest()
+    return Checkpoint(name=name or parts.fragment, source=url, kind="endpoint", fingerprint=digest, tokenizer="")
+
+
+def _name_of(folder: Path) -> str:
+    return f"{folder.parent.name}/{folder.name}" if _GENERIC_NAME.fullmatch(folder.name) else folder.name
+
+
+def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{file}: no valid JSON ({error}); fetch or save the model again") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file}: a JSON object is expected, got {type(data).__name__}")
+    return data
+
+
+def _without_config(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return f"{folder}: an adapter, no whole model; merge it into its base first (peft: merge_and_unload)"
+    return f"{folder}: no model (it has no config.json); {_inside(folder)}"
+
+
+def _inside(folder: Path) -> str:
+    """What in a folder that is no model may be meant."""
+    models = sorted(file.parent for file in folder.glob("*/config.json")) + sorted(folder.glob("*.gguf"))
+    if models:
+        return "did you mean " + " or ".join(f'"{path}"' for path in models[-3:]) + "?"
+    return "name a folder with config.json, tokenizer and *.safetensors"
+
+
+def _names_beside(path: Path) -> str:
+    folder = path.expanduser().absolute().parent
+    if not folder.is_dir():
+        return f"the folder {folder} does not exist either"
+    return did_you_mean(path.name, [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")])
+
+
+def _near_hub(identifier: str) -> str:
+    """Near names among the hub models in the cache and the folders here."""
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    cached = [p.name.removeprefix("models--").replace("--", "/") for p in cache.glob("models--*")]
+    here = [p.name for p in Path.cwd().iterdir() if p.is_dir() and (p / "config.json").is_file()]
+    return did_you_mean(identifier, [*cached, *here]) if cached or here else "check the spelling"
