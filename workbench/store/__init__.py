@@ -11,13 +11,18 @@ from workbench.store.checkpoints import local_path, resolve
 from workbench.store.derived import Entry
 from workbench.store.identity import canonical_json, content_hash, read_record, to_plain
 from workbench.store.ledger import Ledger, LedgerEntry, ledger_key
+from workbench.store.lineage import Lineage
 from workbench.store.project import Project
+from workbench.store.runs import RunEntry, RunStatus
 
 __all__ = [
     "Entry",
     "Ledger",
     "LedgerEntry",
+    "Lineage",
     "Project",
+    "RunEntry",
+    "RunStatus",
     "Store",
     "canonical_json",
     "content_hash",

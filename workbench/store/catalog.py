@@ -22,6 +22,8 @@ from workbench.store.files import write_folder
 from workbench.store.identity import canonical_json, content_hash, read_record, to_plain
 from workbench.store.items import items_digest, read_items, read_items_frame, write_items
 from workbench.store.ledger import Ledger
+from workbench.store.lineage import Lineage, lineage
+from workbench.store.runs import RunEntry, RunStatus, add_run, runs, set_run_status
 from workbench.store.times import now
 
 if TYPE_CHECKING:
@@ -199,6 +201,30 @@ class Store:
     def decisions(self, *, of: str | None = None) -> list[Entry]:
         """All decisions, the newest first; `of`: only those made from this comparison or report id."""
         return entries(self.database, "decision", of=of)
+
+    # Runs and lineage -------------------------------------------------------------------------------------------------
+
+    def add_run(self, document: Mapping[str, Any], *, folder: str, start: str | None = None) -> str:
+        """Record that a training run begins or goes on; returns its id. `start`: fingerprint of its first weights."""
+        return add_run(self.database, document, folder=folder, start=start)
+
+    def set_run_status(self, run_id: str, status: RunStatus) -> None:
+        """Say how a training run ended."""
+        set_run_status(self.database, run_id, status)
+
+    def runs(self) -> list[RunEntry]:
+        """All training runs, the newest first."""
+        return runs(self.database)
+
+    def lineage(self, reference: str) -> Lineage:
+        """What something was made from: decision, comparison, report, checkpoint, parent checkpoint, run."""
+        return lineage(self.database, reference)
+
+    def version(self) -> int:
+        """Grows with each write, except the ledger's (which changes no page); equal versions mean equal answers."""
+        with self.database.read() as connection:
+            counter = schema.counters.c
+            return connection.execute(sa.select(counter.value).where(counter.name == "version")).scalar_one()
 
     # Inside -----------------------------------------------------------------------------------------------------------
 

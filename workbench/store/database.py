@@ -58,12 +58,16 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that is written as a whole or not at all."""
+    def write(self, *, counts: bool = True) -> Iterator[Connection]:
+        """A transaction that is written as a whole or not at all. `counts`: the store's version grows by one."""
         with self._explained(), self.engine.connect() as connection:
             connection = connection.execution_options(workbench_write=True)
             with connection.begin():
                 yield connection
+                if counts:  # last, because on PostgreSQL this row lets one writer through at a time
+                    counter = schema.counters.c
+                    grow = sa.update(schema.counters).values(value=counter.value + 1)
+                    connection.execute(grow.where(counter.name == "version"))
 
     def revision(self) -> str | None:
         """The schema's revision; None for an empty database."""
@@ -116,7 +120,7 @@ class Database:
             self._use_wal()
         if self.revision() == schema.REVISION:
             return
-        with self.write() as connection:
+        with self.write(counts=False) as connection:
             if not self.is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
             revision = self._revision(connection)  # another process may have been faster

@@ -62,7 +62,7 @@ class Ledger:
         found: dict[bytes, LedgerEntry] = {}
         # Sorted keys are neighbours on the pages of the table: each page is read once.
         wanted = sorted(set(keys))
-        query = sa.select(table).where(table.c.key.in_(sa.bindparam("keys", expanding=True)))
+        query = sa.select(table).where(_any_of(self._database))
         with self._database.read() as connection:
             for chunk in _chunks(wanted, _CHUNK):
                 for key, *values in connection.execute(query, {"keys": chunk}):
@@ -80,7 +80,7 @@ class Ledger:
         rows = [_row(key, pairs[key]) for key in sorted(pairs)]
         if not rows:
             return
-        with self._database.write() as connection:
+        with self._database.write(counts=False) as connection:
             connection.execute(insert(connection, table).on_conflict_do_nothing(), rows)
 
     def counts(self, fingerprints: Iterable[str]) -> dict[str, int]:
@@ -100,7 +100,7 @@ class Ledger:
 
     def forget(self, fingerprint: str) -> int:
         """Delete all entries of one checkpoint; returns how many there were."""
-        with self._database.write() as connection:
+        with self._database.write(counts=False) as connection:
             return connection.execute(sa.delete(table).where(_owned_by(_owner(fingerprint)))).rowcount
 
 
@@ -110,6 +110,12 @@ def _owner(fingerprint: str) -> bytes:
 
 def _owned_by(owner: bytes) -> sa.ColumnElement[bool]:
     return sa.and_(table.c.key >= owner, table.c.key <= owner + b"\xff" * 33)
+
+
+def _any_of(database: Database) -> sa.ColumnElement[bool]:
+    if database.is_sqlite:
+        return table.c.key.in_(sa.bindparam("keys", expanding=True))
+    return table.c.key == sa.func.any(sa.bindparam("keys", type_=sa.ARRAY(sa.LargeBinary)))
 
 
 def _encode(part: Any) -> bytes:

@@ -4,9 +4,9 @@ Documents are canonical JSON in text columns: both databases then keep the same 
 Times are UTC ISO 8601 text, which sorts by time.
 """
 
-from sqlalchemy import Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest file in `migrations/versions`; a test holds the two together."""
 
 metadata = MetaData()
@@ -80,3 +80,24 @@ ledger = Table(
     Column("finish", Text),
     sqlite_with_rowid=False,
 )
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("start", Text),
+    Column("folder", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("changed_at", Text, nullable=False),
+)
+"""Training runs; `start` is the fingerprint of the checkpoint they began from."""
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""One row, `version`: grows with each write but the ledger's, so that pages know when to read again."""
