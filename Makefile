@@ -23,7 +23,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 # Tests ask no hub; and with a thread for each worker two workers do not fight over two cores.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
-export PIP_EXTRA_INDEX_URL PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help setup demo test lint types speed studies docs test-vllm constraints clean
 

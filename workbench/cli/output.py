@@ -7,6 +7,7 @@ In a pipe a table is tab-separated with a header line, and progress is a line ev
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -20,6 +21,7 @@ from workbench.errors import RunError
 
 SCHEMA_VERSION = 1
 Tone = Literal["plain", "good", "warn", "bad", "dim", "strong"]
+_COLOUR = re.compile(r"\x1b\[\d+m")
 _CODES = {"good": "32", "warn": "33", "bad": "31", "dim": "2", "strong": "1"}
 
 
@@ -85,6 +87,19 @@ def print_table(
         say(f"{len(heads) - shown} columns do not fit: {', '.join(head.name for head in heads[shown:])}")
 
 
+def print_facts(title: str, facts: Sequence[tuple[str, str]]) -> None:
+    """A titled list of names and values; in a pipe `title<TAB>name<TAB>value` lines."""
+    if not is_terminal(sys.stdout):
+        for name, value in facts:
+            print(f"{title}\t{_cell(name)}\t{_cell(value)}")
+        return
+    width = max(cell_width(name) for name, _ in facts)
+    print(tone(title, "strong"))
+    for name, value in facts:
+        print(f"  {_pad(name, width, right=False)}  {value}")
+    print()
+
+
 def print_line(text: str = "") -> None:
     """A line of data on stdout."""
     print(text)
@@ -113,9 +128,10 @@ def has_colour(file: TextIO) -> bool:
 
 
 def cell_width(text: str) -> int:
-    """Columns that text takes on a terminal: East Asian wide characters take two, combining marks none."""
+    """Columns that text takes on a terminal: East Asian wide characters take two, marks and colour codes none."""
+    visible = _COLOUR.sub("", text)
     return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in visible
     )
 
 
