@@ -96,6 +96,8 @@ class TaskResult:
     version: str = ""
     notes: tuple[str, ...] = ()
     """What a reader must know: cut prompts, ties, a fallback."""
+    subtasks: tuple[str, ...] = ()
+    """Where the task is a group (57 subjects): the names that its items bear in `ItemScore.task`; else empty."""
 
     @property
     def headline(self) -> Estimate:
