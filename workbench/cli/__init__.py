@@ -21,8 +21,8 @@ COMMANDS = {
             "check": Command("workbench.cli.task:check", "Measure contamination, position bias and other faults."),
         },
     ),
-    "fetch": Command("workbench.cli.fetch:command", "Get a model ready to use without a model hub."),
-    "doctor": Command("workbench.cli.doctor:command", "Say what this machine can do and what cures the rest."),
+    "fetch": Command("workbench.cli.fetch:command", "Get a small real model ready, with a model hub or without."),
+    "doctor": Command("workbench.cli.doctor:command", "Say what this machine can do, and what cures the rest."),
     "demo": Command("workbench.cli.demo:command", "Evaluate a real small model and its rounded twin, side by side."),
 }
 

@@ -12,7 +12,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     network: Annotated[bool, typer.Option("--network/--no-network", help="Ask whether the model hub answers.")] = True,
 ) -> None:
-    """Say what this machine can do, and the command that cures the rest.
+    """Say what this machine can do, and what cures the rest.
 
     Versions, processors and their measured speed, the project's store and data, the model hub, packages that took the
     place of ours, and for each feature what is missing. Exits with 2 if models cannot be evaluated here.

