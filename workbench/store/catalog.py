@@ -19,7 +19,7 @@ from workbench.store.database import Database, insert
 from workbench.store.derived import Entry, add_entry, entries
 from workbench.store.faults import explained_files
 from workbench.store.files import write_folder
-from workbench.store.identity import canonical_json, content_hash, read_record, to_plain
+from workbench.store.identity import canonical_json, content_hash, read_record, to_plain, without_defaults
 from workbench.store.items import items_digest, read_items, read_items_frame, write_items
 from workbench.store.ledger import Ledger
 from workbench.store.lineage import Lineage, lineage
@@ -37,9 +37,9 @@ def report_id(report: Report, items: Sequence[ItemScore]) -> str:
 
     Where the weights lie, what they are called, when and on which machine the numbers were made do not count.
     """
-    content = to_plain(report)
+    content = without_defaults(report)
     for name in ("id", "created_at", "environment", "timing"):
-        del content[name]
+        content.pop(name, None)
     content["checkpoint"] = {"fingerprint": report.checkpoint.fingerprint, "tokenizer": report.checkpoint.tokenizer}
     return content_hash("report", content | {"items": items_digest(items)})
 
@@ -119,7 +119,7 @@ class Store:
             (hidden / "report.json").write_text(document + "\n", encoding="utf-8")
 
         with explained_files(self.reports_folder):
-            write_folder(folder, fill)
+            write_folder(folder, ("items.parquet", "report.json"), fill)
         row = {
             "id": report.id,
             "fingerprint": report.checkpoint.fingerprint,

@@ -88,8 +88,9 @@ class Database:
         if self.is_sqlite:
             arguments["connect_args"] = {"timeout": self.busy_timeout_s}
         else:
-            milliseconds = round(self.busy_timeout_s * 1000)
-            arguments["connect_args"] = {"options": f"-c lock_timeout={milliseconds}", "connect_timeout": 10}
+            given = self.url.query.get("options", "")  # such as -csearch_path=... of the user's URL
+            options = f"{given} -c lock_timeout={round(self.busy_timeout_s * 1000)}".strip()
+            arguments["connect_args"] = {"options": options, "connect_timeout": 10}
             arguments["pool_pre_ping"] = True  # a server may have been restarted since the last page was shown
         try:
             engine = sa.create_engine(self.url, **arguments)

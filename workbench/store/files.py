@@ -7,19 +7,24 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 _STALE_S = 3600.0
 
 
-def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write its files into a new folder, then make that folder `target`; an existing one stays as it is."""
+def write_folder(target: Path, names: Collection[str], fill: Callable[[Path], None]) -> None:
+    """Let `fill` write the files `names` into a new folder, then make that folder `target`.
+
+    A target that holds them all stays as it is; one that has lost some is replaced.
+    """
     if target.exists():
-        return
+        if all((target / name).is_file() for name in names):
+            return
+        target.rename(_hidden_in(target.parent))  # swept later, in case somebody still reads from it
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target.parent)
-    hidden = target.parent / f".tmp-{uuid.uuid4().hex}"
+    hidden = _hidden_in(target.parent)
     hidden.mkdir()
     try:
         fill(hidden)
@@ -38,7 +43,7 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Replace a file's content in one step."""
-    hidden = path.parent / f".tmp-{uuid.uuid4().hex}"
+    hidden = _hidden_in(path.parent)
     try:
         hidden.write_bytes(content.encode() if isinstance(content, str) else content)
         _sync(hidden)
@@ -46,6 +51,10 @@ def write_file(path: Path, content: str | bytes) -> None:
         _sync(path.parent)
     finally:
         hidden.unlink(missing_ok=True)
+
+
+def _hidden_in(folder: Path) -> Path:
+    return folder / f".tmp-{uuid.uuid4().hex}"
 
 
 def _sweep(folder: Path) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -44,6 +44,28 @@ def to_plain(value: Any) -> Any:
 
 def _non_finite(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def without_defaults(record: Any) -> dict[str, Any]:
+    """A dataclass in plain values, less the fields that have their default.
+
+    What is hashed goes through this: a field that a later version adds leaves the ids of older records as they are.
+    """
+    plain: dict[str, Any] = {}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if default is MISSING or value != default:
+            plain[field.name] = _nested(value)
+    return plain
+
+
+def _nested(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return without_defaults(value)
+    if isinstance(value, (list, tuple)):
+        return [_nested(member) for member in value]
+    return to_plain(value)
 
 
 def canonical_json(value: Any) -> str:

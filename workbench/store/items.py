@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import StoreError
 from workbench.records import ItemScore
-from workbench.store.identity import canonical_json, to_plain
+from workbench.store.identity import canonical_json, to_plain, without_defaults
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ def items_digest(items: Sequence[ItemScore]) -> str:
     """SHA-256 hex over all rows in row order: the same answers give the same digest."""
     digest = hashlib.sha256()
     for item in in_row_order(items):
-        digest.update(canonical_json(_row(item)).encode())
+        digest.update(canonical_json(without_defaults(_in_file_types(item))).encode())
         digest.update(b"\n")  # canonical JSON holds no line break
     return digest.hexdigest()
 
@@ -43,14 +43,11 @@ def write_items(path: Path, items: Sequence[ItemScore]) -> None:
     import pyarrow.parquet as pq
 
     schema = _schema()
-    rows = [_row(item) for item in in_row_order(items)]
-    for row in rows:
-        row["metrics"] = list(row["metrics"].items())
-        row["extra"] = canonical_json(row["extra"]) if row["extra"] else ""
+    rows = [_in_file_types(item) for item in in_row_order(items)]
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(rows), _ROWS_PER_GROUP):
             part = rows[start : start + _ROWS_PER_GROUP]
-            columns = [pa.array([row[field.name] for row in part], type=field.type) for field in schema]
+            columns = [pa.array(_column(part, field.name), type=field.type) for field in schema]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
@@ -103,22 +100,31 @@ def _schema() -> "pa.Schema":
     return pa.schema(fields, metadata={_VERSION_KEY: str(ITEMS_SCHEMA_VERSION).encode()})
 
 
-def _row(item: ItemScore) -> dict[str, Any]:
-    """An item in the types of the file, so that its digest is the same before writing and after reading."""
-    return {
-        "task": _text(item.task),
-        "item": _text(item.item),
-        "doc_id": int(item.doc_id),
-        "group": _text(item.group),
-        "metrics": {_text(name): float(value) for name, value in item.metrics.items()},
-        "logprobs": [float(value) for value in item.logprobs],
-        "greedy": [bool(value) for value in item.greedy],
-        "answer": _text(item.answer),
-        "target": _text(item.target),
-        "prompt": _text(item.prompt),
-        "truncated": int(item.truncated),
-        "extra": to_plain(item.extra),
-    }
+def _in_file_types(item: ItemScore) -> ItemScore:
+    """An item as the file can hold it, so that its digest is the same before writing and after reading."""
+    return ItemScore(
+        task=_text(item.task),
+        item=_text(item.item),
+        doc_id=int(item.doc_id),
+        group=_text(item.group),
+        metrics={_text(name): float(value) for name, value in item.metrics.items()},
+        logprobs=tuple(float(value) for value in item.logprobs),
+        greedy=tuple(bool(value) for value in item.greedy),
+        answer=_text(item.answer),
+        target=_text(item.target),
+        prompt=_text(item.prompt),
+        truncated=int(item.truncated),
+        extra=to_plain(item.extra),
+    )
+
+
+def _column(items: Sequence[ItemScore], name: str) -> list[Any]:
+    values = [getattr(item, name) for item in items]
+    if name == "metrics":
+        return [list(value.items()) for value in values]
+    if name == "extra":
+        return [canonical_json(value) if value else "" for value in values]
+    return values
 
 
 def _text(value: str) -> str:
