@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreRequest:
-    """How likely is `continuation` after `context`? Ids are filled by `Engine.encode`; empty ids: the engine scores text."""
+    """How likely is `continuation` after `context`? Without ids, the engine scores text or encodes it."""
 
     context: str
     continuation: str
@@ -21,6 +21,9 @@ class ScoreRequest:
     continuation_ids: tuple[int, ...] = ()
     truncated: int = 0
     """Context tokens cut from the left to fit the model's window; counted and reported by the caller."""
+    tile: str = ""
+    """Requests of different tiles are never computed together: give the task's name, and an item's numbers do not
+    depend on which other tasks a run holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +31,7 @@ class Score:
     """Answer to a ScoreRequest."""
 
     logprob: float
-    """Sum over the continuation's tokens, in nats; float32 log-softmax. Never NaN: an engine raises RunError instead."""
+    """Sum over the continuation's tokens, in nats; float32 log-softmax. NaN if the model gives NaN: callers refuse."""
     is_greedy: bool
     """Would greedy decoding have produced the continuation?"""
     tokens: int
@@ -100,7 +103,9 @@ class Engine(Protocol):
         fit are cut from the left and counted in `truncated`."""
         ...
 
-    def score(self, requests: Sequence[ScoreRequest], *, skip: Collection[int] = ()) -> Iterator[list[tuple[int, Score]]]:
+    def score(
+        self, requests: Sequence[ScoreRequest], *, skip: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, Score]]]:
         """Yield tiles of (index into `requests`, Score); indices in `skip` may be left out."""
         ...
 
