@@ -54,6 +54,8 @@ class GenerateRequest:
     """0 means all tokens."""
     seed: int = 0
     truncated: int = 0
+    tile: str = ""
+    """As in ScoreRequest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

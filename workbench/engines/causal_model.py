@@ -78,6 +78,12 @@ class CausalModel:
         return 2048
 
     @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end a generation, as the model's generation config says."""
+        end = getattr(self.model.generation_config, "eos_token_id", None)
+        return frozenset([end] if isinstance(end, int) else end or ())
+
+    @property
     def vocabulary(self) -> int:
         """Rows of the embedding: token ids must be below."""
         return int(self.model.get_input_embeddings().weight.shape[0])
@@ -123,10 +129,14 @@ class CausalModel:
     ) -> Tensor:
         """Hidden states [T, d] of one packed batch of a prefix tree; `cache` is read and then extended."""
         state = tree_attention.TreeState(batch, cache, self.device, block=block, carry=carry)
-        tokens = torch.from_numpy(batch.tokens).to(self.device)
-        with self.attention(tree_attention.NAME), state.active():
+        return self.hidden(torch.from_numpy(batch.tokens).to(self.device), state.positions, state)
+
+    @torch.inference_mode()
+    def hidden(self, tokens_T: Tensor, positions_T: Tensor, state: tree_attention.State) -> Tensor:
+        """Hidden states [T, d] of packed tokens that see what `state` lets them see."""
+        with self.attention(tree_attention.NAME), tree_attention.active(state):
             out = self.model.base_model(
-                input_ids=tokens[None], position_ids=state.positions[None], use_cache=False, return_dict=True
+                input_ids=tokens_T[None], position_ids=positions_T[None], use_cache=False, return_dict=True
             )
         return out.last_hidden_state[0]
 

@@ -15,9 +15,10 @@ import torch
 
 from workbench.engines.base import GenerateRequest, Generation, Score, ScoreRequest, Usage
 from workbench.engines.causal_model import CausalModel
+from workbench.engines.decoding import Decoder, Piece, generate_plainly, plan_tiles
 from workbench.engines.device import Precision, pick_device
 from workbench.engines.prefix_tree import Batch, Plan, plan_requests
-from workbench.engines.text import encode_pairs, find_prefix_token
+from workbench.engines.text import encode_pairs, encode_prompts, find_prefix_token
 from workbench.engines.tree_attention import PathCache, UnsupportedArchitectureError
 from workbench.errors import CheckpointError
 
@@ -121,12 +122,51 @@ class TransformersEngine:
     def generate(
         self, requests: Sequence[GenerateRequest], *, skip: Collection[int] = ()
     ) -> Iterator[list[tuple[int, Generation]]]:
-        """Yield tiles of (index, Generation)."""
-        raise NotImplementedError
+        """Yield tiles of (index, Generation). A tile is decoded whole or not at all."""
+        self.usage = Usage()
+        start = time.perf_counter()
+        requests = self._prompts(requests)
+        if len(set(skip)) < len(requests):
+            self._self_test(_as_scores(requests))
+            for tile in self._tiles(requests):
+                if all(i in skip for i in tile):
+                    continue
+                members = [requests[i] for i in tile]
+                self.usage.prompt_tokens += sum(len(r.prompt_ids) for r in members)
+                pieces = generate_plainly(self.model, self.tokenizer, members) if self._fallback else self._run(members)
+                answers = {p.row: p.generation for p in pieces if p.generation}
+                self.usage.new_tokens += sum(g.tokens for g in answers.values())
+                self.usage.seconds = time.perf_counter() - start
+                yield [(tile[row], answers[row]) for row in sorted(answers)]
+        self.usage.seconds = time.perf_counter() - start
 
     def stream(self, request: GenerateRequest) -> Iterator[str]:
         """Yield pieces of text as they are produced."""
-        raise NotImplementedError
+        requests = self._prompts([request])
+        self._self_test(_as_scores(requests))
+        pieces = generate_plainly(self.model, self.tokenizer, requests) if self._fallback else self._run(requests)
+        for piece in pieces:
+            if piece.text:
+                yield piece.text
+
+    def _prompts(self, requests: Sequence[GenerateRequest]) -> list[GenerateRequest]:
+        return encode_prompts(self.tokenizer, requests, max_length=self.max_length, prefix_token_id=self.prefix_token)
+
+    def _tiles(self, requests: Sequence[GenerateRequest]) -> list[list[int]]:
+        """Rows of a tile: as many as the cache holds."""
+        names = [r.tile for r in requests]
+        rows = 128 if self.model.device.type == "cpu" else 256
+        return plan_tiles(requests, names, rows=rows, columns=self.path_limit)
+
+    def _run(self, requests: Sequence[GenerateRequest]) -> Iterator[Piece]:
+        decoder = Decoder(
+            model=self.model,
+            tokenizer=self.tokenizer,
+            batch_tokens=self.batch_tokens,
+            path_limit=self.path_limit,
+            eos=self.model.end_tokens | ({self.tokenizer.eos_token_id} - {None}),
+        )
+        return decoder.run(requests)
 
     def close(self) -> None:
         """Free the model's memory."""
@@ -297,6 +337,19 @@ class _Answers:
             is_greedy=bool(self._greedy[a:b].all()),
             tokens=b - a,
         )
+
+
+def _as_scores(requests: Sequence[GenerateRequest]) -> list[ScoreRequest]:
+    """Prompts as score requests, for the self-test."""
+    return [
+        ScoreRequest(
+            context="",
+            continuation="",
+            context_ids=r.prompt_ids[:-1] or r.prompt_ids,
+            continuation_ids=r.prompt_ids[-1:],
+        )
+        for r in requests
+    ]
 
 
 def _probes(requests: Sequence[ScoreRequest]) -> list[ScoreRequest]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,20 +21,40 @@ from transformers import AttentionInterface
 from workbench.engines.prefix_tree import BLOCK, CARRY, Batch, Block, Parts, divide_attention
 
 NAME = "workbench_prefix_tree"
-_active: "contextvars.ContextVar[TreeState | None]" = contextvars.ContextVar("workbench_tree", default=None)
+_active: "contextvars.ContextVar[State | None]" = contextvars.ContextVar("workbench_tree", default=None)
+
+
+class State(Protocol):
+    """What decides which keys a query sees, in the forward pass that is under way."""
+
+    def attend(
+        self, layer: int, q_1HTD: Tensor, k_KTD: Tensor, v_KTD: Tensor, scale: float, window: int | None, /
+    ) -> Tensor:
+        """Attention output [1, T, H, D]; `window` is the layer's sliding window in tokens."""
+        ...
+
+
+@contextmanager
+def active(state: State) -> Iterator[None]:
+    """Within this block, the attention of models that use ours follows `state`."""
+    token = _active.set(state)
+    try:
+        yield
+    finally:
+        _active.reset(token)
 
 
 class UnsupportedArchitectureError(Exception):
     """The model's attention does something that the tree does not know; the caller falls back to plain batches."""
 
 
-@dataclass(slots=True)
 class PathCache:
     """Keys and values of the open path, per layer: [K, P, D] with room for `length` tokens, indexed by depth."""
 
-    length: int
-    keys: dict[int, Tensor] = field(default_factory=dict)
-    values: dict[int, Tensor] = field(default_factory=dict)
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
 
     def write(self, layer: int, key_KTD: Tensor, value_KTD: Tensor, batch: Batch) -> None:
         """Keep what later batches need of this one."""
@@ -78,15 +99,6 @@ class TreeState:
         self.deepest = int(batch.positions.max())
         self.key_positions = torch.cat([torch.arange(self.carried, device=device), self.positions])
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """Within this block, the model's attention follows this state."""
-        token = _active.set(self)
-        try:
-            yield
-        finally:
-            _active.reset(token)
-
     def attend(
         self, layer: int, q_1HTD: Tensor, k_KTD: Tensor, v_KTD: Tensor, scale: float, window: int | None
     ) -> Tensor:
@@ -100,7 +112,7 @@ class TreeState:
         for start, end in self.parts.runs:
             part = q_KGTD[:, :, start:end]
             bias = self._window_bias(start, end, self.positions[start:end], window, causal=True)
-            o, m = _attend(part, k_KTD[:, start:end], v_KTD[:, start:end], scale, bias, causal=bias is None)
+            o, m = attend_stretch(part, k_KTD[:, start:end], v_KTD[:, start:end], scale, bias, causal=bias is None)
             out[:, :, start:end], lse[:, :, start:end] = o, m
         for span in self.parts.spans:
             if span.stored:
@@ -112,8 +124,8 @@ class TreeState:
                 at = self.positions[span.keys : span.keys_end]
             part = slice(span.start, span.end)
             bias = self._window_bias(span.start, span.end, at, window, causal=False)
-            o, m = _attend(q_KGTD[:, :, part], k, v, scale, bias)
-            _merge(out[:, :, part], lse[:, :, part], o, m)
+            o, m = attend_stretch(q_KGTD[:, :, part], k, v, scale, bias)
+            merge_parts(out[:, :, part], lse[:, :, part], o, m)
         self.cache.write(layer, k_KTD, v_KTD, self.batch)
         return out.to(q_1HTD.dtype).reshape(heads, *out.shape[2:]).transpose(0, 1).unsqueeze(0)
 
@@ -138,7 +150,7 @@ class TreeState:
             size = bucket.queries.shape
             q = q_KGBQD.permute(2, 0, 1, 3, 4).reshape(size[0], len(k_KTD), groups * size[1], -1)
             bias = self._block_bias(bucket, window, q.dtype, groups)
-            o, m = _kernel(q, k_KBSD.transpose(0, 1), v_KBSD.transpose(0, 1), scale, bias, causal=False)
+            o, m = run_kernel(q, k_KBSD.transpose(0, 1), v_KBSD.transpose(0, 1), scale, bias, causal=False)
             o = o.reshape(size[0], len(k_KTD), groups, size[1], -1).permute(1, 2, 0, 3, 4).flatten(2, 3)
             m = m.reshape(size[0], len(k_KTD), groups, size[1]).permute(1, 2, 0, 3).flatten(2, 3)
             out[:, :, bucket.target] = o[:, :, bucket.where].float()
@@ -203,7 +215,7 @@ def _bucket(blocks: list[Block], carried: int, device: torch.device) -> _Bucket:
     return _Bucket(queries_BQ, keys_BS, mask_BQS, kept, targets)
 
 
-def _attend(
+def attend_stretch(
     q_KGQD: Tensor, k_KSD: Tensor, v_KSD: Tensor, scale: float, seen_QS: Tensor | None, *, causal: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Attention of one stretch of queries to one stretch of keys: output [K, G, Q, D] and log-sum-exp [K, G, Q]."""
@@ -212,13 +224,13 @@ def _attend(
         # the causal kernel needs one row of queries per head
         q = q_KGQD.reshape(1, kv * groups, n, -1)
         k, v = k_KSD.repeat_interleave(groups, 0).unsqueeze(0), v_KSD.repeat_interleave(groups, 0).unsqueeze(0)
-        o, m = _kernel(q, k, v, scale, None, causal=True)
+        o, m = run_kernel(q, k, v, scale, None, causal=True)
         return o.reshape(kv, groups, n, -1), m.reshape(kv, groups, n)
     bias = None
     if seen_QS is not None:
         bias = torch.zeros(seen_QS.shape, dtype=q_KGQD.dtype, device=q_KGQD.device).masked_fill_(~seen_QS, -math.inf)
         bias = bias.repeat(groups, 1)[None, None]
-    o, m = _kernel(
+    o, m = run_kernel(
         q_KGQD.reshape(1, kv, groups * n, -1), k_KSD.unsqueeze(0), v_KSD.unsqueeze(0), scale, bias, causal=False
     )
     o, m = o.reshape(kv, groups, n, -1), m.reshape(kv, groups, n)
@@ -229,7 +241,7 @@ def _attend(
     return o, m
 
 
-def _kernel(
+def run_kernel(
     q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None, *, causal: bool
 ) -> tuple[Tensor, Tensor]:
     """softmax(q k' scale + bias) v and the log-sum-exp, over [B, heads, rows, D]."""
@@ -253,7 +265,7 @@ def _kernel(
     return torch.cat(out, 2), torch.cat(lse, 2)
 
 
-def _merge(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> None:
+def merge_parts(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> None:
     """Add another stretch of keys to `out` and `lse`, in place: exact, by log-sum-exp."""
     total = torch.logaddexp(lse, more_lse)
     out.mul_((lse - total).exp_().nan_to_num_(0.0).unsqueeze(-1))
