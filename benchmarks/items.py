@@ -65,14 +65,15 @@ def read_items(task: Any, samples: Sequence[Sample], facts: Mapping[ItemKey, Ite
         by_doc.setdefault(sample["doc_id"], []).append(sample)
     if not by_doc:
         raise TaskError(f"task {name}: it has no items")
-    cluster = card_of(task).cluster
+    card = card_of(task)
+    cluster = card.cluster
     scores: list[ItemScore] = []
     raw: dict[str, dict[int, Any]] = {}
     choices: list[Choice] = []
     seen: Counter[str] = Counter()
     for doc_id, rows in sorted(by_doc.items()):
         sample = rows[0]
-        choice = _read_choice(task, sample)
+        choice = _read_choice(task, sample, headline=card.metric)
         values = {metric_name(m, row["filter"]): row[m] for row in rows for m in row["metrics"]}
         if choice is not None:
             choices.append(choice)
@@ -126,7 +127,7 @@ def share_credit(values: Sequence[float], gold: set[int]) -> float:
     return sum(i in gold for i in tied) / len(tied)
 
 
-def _read_choice(task: Any, sample: Sample) -> Choice | None:
+def _read_choice(task: Any, sample: Sample, *, headline: str) -> Choice | None:
     """Choices of an item that lm-eval itself scores; None for tasks that score in code of their own."""
     config = getattr(task, "config", None)
     if task.OUTPUT_TYPE != "multiple_choice" or config is None or callable(config.process_results):
@@ -144,7 +145,7 @@ def _read_choice(task: Any, sample: Sample) -> Choice | None:
     if len(logprobs) == 2 * len(texts):
         values["acc_mutual_info"] = logprobs[: len(texts)] - logprobs[len(texts) :]
     used = [values[m] for m in sample["metrics"] if m in values]
-    best = int(np.argmax(values["acc"]))
+    best = int(np.argmax(values.get(headline, values["acc"])))
     return Choice(
         values={m: share_credit(v.tolist(), gold) for m, v in values.items()},
         answer=texts[best],

@@ -46,6 +46,7 @@ class Plan:
     """Leaf name -> lm_eval Task."""
     limits: Mapping[str, int]
     """Leaf name -> items, where fewer than all."""
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,13 +93,12 @@ def build_plan(
             is_group = list(own.values()) != [built]
             entries.append(Entry(name=name, card=_card(built, name, settings), leaves=tuple(own), is_group=is_group))
         for leaf, task in own.items():
-            task.set_fewshot_seed(LM_EVAL_SHOT_SEED + seed)
             _check_runnable(leaf, task)
             _check_same_shots(leaf, task, leaves.get(leaf))
             leaves.setdefault(leaf, task)
             limits.setdefault(leaf, []).append(_count(task, most))
     numbers = {leaf: max(n for n in asked if n) for leaf, asked in limits.items() if None not in asked}
-    return Plan(entries=tuple(entries), leaves=leaves, limits=numbers)
+    return Plan(entries=tuple(entries), leaves=leaves, limits=numbers, seed=seed)
 
 
 def run_plan(
@@ -107,9 +107,8 @@ def run_plan(
     *,
     apply_chat_template: bool = False,
     system_instruction: str | None = None,
-    seed: int = 0,
 ) -> Outcome:
-    """Evaluate every leaf in one call of lm-eval, then score. `seed` draws the bootstrap.
+    """Evaluate every leaf in one call of lm-eval, then score.
 
     Raises RunError where the model or a task's own code fails; what was computed before is in the ledger.
     """
@@ -118,6 +117,7 @@ def run_plan(
     evaluate: Any = lm_eval.evaluate
     # A range answers `in` at once, where lm-eval's list of indices would be searched for every document.
     samples: Any = {name: range(n) for name, n in plan.limits.items()} or None
+    _reset_shots(plan)
     try:
         with quiet():
             evaluated = evaluate(
@@ -137,7 +137,7 @@ def run_plan(
         raise RunError(f"lm-eval: {reason[:300]}; what was computed is kept") from error
     items = {name: read_items(task, evaluated["samples"][name], lm.facts) for name, task in plan.leaves.items()}
     return Outcome(
-        results=tuple(_result(entry, plan, items, lm, seed) for entry in plan.entries),
+        results=tuple(_result(entry, plan, items, lm) for entry in plan.entries),
         items=tuple(score for leaf in items.values() for score in leaf.scores),
     )
 
@@ -145,6 +145,7 @@ def run_plan(
 def build_requests(lm: EngineLM, plan: Plan, *, apply_chat_template: bool = False) -> dict[str, list[Any]]:
     """lm-eval Instances of every leaf, by request type, as `run_plan` would ask them; nothing is computed."""
     instances: dict[str, list[Any]] = {}
+    _reset_shots(plan)
     with quiet():
         for name, task in plan.leaves.items():
             task.build_all_requests(
@@ -184,6 +185,12 @@ def _card(built: Any, name: str, settings: SuiteTask | None) -> TaskCard:
     return replace(card, **own, metric=settings.metric or card.metric)
 
 
+def _reset_shots(plan: Plan) -> None:
+    """Samplers go on where the last run stopped: without this a second checkpoint would see other shots."""
+    for task in plan.leaves.values():
+        task.set_fewshot_seed(LM_EVAL_SHOT_SEED + plan.seed)
+
+
 def _leaves(built: Any) -> dict[str, Any]:
     tasks = built.get_all_tasks() if hasattr(built, "get_all_tasks") else [built]
     return {task.task_name: task for task in tasks}
@@ -216,7 +223,7 @@ def _count(task: Any, limit: int | float | None) -> int | None:
     return min(rows, int(np.ceil(rows * limit)) if limit < 1 else int(limit))
 
 
-def _result(entry: Entry, plan: Plan, items: Mapping[str, LeafItems], lm: EngineLM, seed: int) -> TaskResult:
+def _result(entry: Entry, plan: Plan, items: Mapping[str, LeafItems], lm: EngineLM) -> TaskResult:
     task = plan.leaves[entry.leaves[0]]
     return build_result(
         entry.card,
@@ -225,5 +232,5 @@ def _result(entry: Entry, plan: Plan, items: Mapping[str, LeafItems], lm: Engine
         version=str(task.VERSION if task.VERSION is not None else entry.card.version),
         window=lm.engine.max_length,
         is_group=entry.is_group,
-        seed=seed,
+        seed=plan.seed,
     )
