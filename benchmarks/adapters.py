@@ -1,15 +1,16 @@
-"""Turn the rows of each public set into ours. Functions are named in `tasks/manifest.yaml`.
+"""Turn the rows of each public set into documents. Functions are named in `tasks/manifest.yaml`; they know no prompt.
 
 Two kinds: `<set>_hub` takes one row as the hub has it and returns the row that our local file would have;
 `<set>_docs` takes all local rows and returns documents: `question, choices, answer`, or what the form needs.
-Hub fields are written down from the sets' cards; a set whose hub rows look otherwise raises KeyError, not wrong scores.
+Hub fields follow the sets' cards; a set whose hub rows look otherwise raises KeyError, never gives wrong scores.
 """
 
+import hashlib
+import random
 import re
+from collections import defaultdict
 
 from benchmarks.rows import Row
-
-LETTERS = "ABCDEFGHIJ"
 
 
 def mmlu_hub(row: Row) -> Row:
@@ -31,12 +32,7 @@ def lettered_hub(row: Row) -> Row:
 def hellaswag_hub(row: Row) -> Row:
     """Map Rowan/hellaswag."""
     question = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-    return {
-        "question": question,
-        "choices": list(row["endings"]),
-        "answer": int(row["label"]),
-        "source": row["source_id"],
-    }
+    return {"question": question, "choices": list(row["endings"]), "answer": int(row["label"])}
 
 
 def hellaswag_docs(rows: list[Row]) -> list[Row]:
@@ -49,6 +45,362 @@ def hellaswag_docs(rows: list[Row]) -> list[Row]:
     return [{**row, "question": clean(row["question"]), "choices": [clean(c) for c in row["choices"]]} for row in rows]
 
 
+def piqa_hub(row: Row) -> Row:
+    """Map baber/piqa."""
+    return {"question": row["goal"], "choices": [row["sol1"], row["sol2"]], "answer": row["label"]}
+
+
+def winogrande_hub(row: Row) -> Row:
+    """Map allenai/winogrande: the blank cuts the sentence into the options' contexts and one continuation."""
+    before, after = row["sentence"].split("_", 1)
+    contexts = [before + row["option1"], before + row["option2"]]
+    return {"context_options": contexts, "continuation": after.strip(), "answer": int(row["answer"]) - 1}
+
+
+def winogrande_docs(rows: list[Row]) -> list[Row]:
+    """Name the contexts `choices` and the continuation `target`."""
+    return [{"choices": row["context_options"], "target": row["continuation"], "answer": row["answer"]} for row in rows]
+
+
+def boolq_hub(row: Row) -> Row:
+    """Map google/boolq, which leaves the article's title out: the passage stands for it."""
+    title = hashlib.sha256(row["passage"].encode()).hexdigest()[:16]
+    return {**row, "title": title, "choices": ["no", "yes"], "answer": int(row["answer"])}
+
+
+def truthfulqa_hub(row: Row) -> Row:
+    """Map truthfulqa/truthful_qa, configuration multiple_choice."""
+    targets = {
+        key: dict(zip(row[key]["choices"], row[key]["labels"], strict=True)) for key in ("mc1_targets", "mc2_targets")
+    }
+    return {"question": row["question"], **targets}
+
+
+def truthfulqa1_docs(rows: list[Row]) -> list[Row]:
+    """One right answer among several."""
+    return [
+        {
+            "question": row["question"],
+            "choices": list(row["mc1_targets"]),
+            "answer": list(row["mc1_targets"].values()).index(1),
+        }
+        for row in rows
+    ]
+
+
+def truthfulqa2_docs(rows: list[Row]) -> list[Row]:
+    """Several right answers; `labels` says which."""
+    return [
+        {
+            "question": row["question"],
+            "choices": list(row["mc2_targets"]),
+            "labels": list(row["mc2_targets"].values()),
+            "answer": 0,
+        }
+        for row in rows
+    ]
+
+
+def lambada_hub(row: Row) -> Row:
+    """Map EleutherAI/lambada_openai."""
+    context, _, word = row["text"].rpartition(" ")
+    return {"context": context, "continuation": word}
+
+
+def lambada_docs(rows: list[Row]) -> list[Row]:
+    """Name the last word `target`."""
+    return [{"context": row["context"], "target": row["continuation"]} for row in rows]
+
+
+def wikitext_hub(row: Row) -> Row:
+    """Map EleutherAI/wikitext_document_level."""
+    return {"text": row["page"]}
+
+
+def wikitext_docs(rows: list[Row]) -> list[Row]:
+    """Undo the tokenisation as lm-eval does; words and bytes are counted on the original text (`page`)."""
+    from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
+
+    return [{"page": row["text"], "target": wikitext_detokenizer({"page": row["text"]})} for row in rows]
+
+
 def text_docs(rows: list[Row]) -> list[Row]:
     """Take `text` as what is to be predicted."""
     return [{**row, "target": row["text"]} for row in rows]
+
+
+def passage_docs(rows: list[Row], *, size: int = 2000) -> list[Row]:
+    """Cut long texts at blank lines into passages of about `size` characters; `source` is the text they come from."""
+    docs = []
+    for row in rows:
+        passage = ""
+        for part in [*row["text"].split("\n\n"), ""]:
+            if passage and (not part or len(passage) + len(part) > size):
+                if len(passage) >= size // 4:  # a rest of a line or two says little and varies much
+                    docs.append({"book": row["book"], "source": row["id"], "target": passage})
+                passage = ""
+            passage = f"{passage}\n\n{part}" if passage else part
+    return docs
+
+
+def ifeval_hub(row: Row) -> Row:
+    """Map google/IFEval."""
+    return {key: row[key] for key in ("key", "prompt", "instruction_id_list", "kwargs")}
+
+
+def gsm8k_hub(row: Row) -> Row:
+    """Map openai/gsm8k."""
+    return {"question": row["question"], "solution": row["answer"]}
+
+
+def gsm8k_docs(rows: list[Row]) -> list[Row]:
+    """Take the worked solution as the target; `####` stands before its last number."""
+    return [{"question": row["question"], "target": row["solution"]} for row in rows]
+
+
+def medqa_hub(row: Row) -> Row:
+    """Map GBaker/MedQA-USMLE-4-options-hf: four choices where the original has five."""
+    return {"question": row["sent1"], "choices": [row[f"ending{i}"] for i in range(4)], "answer": row["label"]}
+
+
+def medmcqa_hub(row: Row) -> Row:
+    """Map openlifescienceai/medmcqa, where `cop` counts from 0 (from 1 in the authors' own files)."""
+    choices = [row[key] for key in ("opa", "opb", "opc", "opd")]
+    return {"question": row["question"], "choices": choices, "answer": row["cop"], "subject": row["subject_name"]}
+
+
+def pubmedqa_hub(row: Row) -> Row:
+    """Map qiaojin/PubMedQA, configuration pqa_labeled."""
+    choices = ["yes", "no", "maybe"]
+    answer = choices.index(row["final_decision"])
+    contexts = list(row["context"]["contexts"])
+    return {"question": row["question"], "contexts": contexts, "choices": choices, "answer": answer}
+
+
+def pubmedqa_docs(rows: list[Row]) -> list[Row]:
+    """Join the abstract's parts."""
+    keep = ("question", "choices", "answer")
+    return [{"context": "\n".join(row["contexts"]), **{key: row[key] for key in keep}} for row in rows]
+
+
+def jcommonsenseqa_hub(row: Row) -> Row:
+    """Map sbintuitions/JCommonsenseQA."""
+    choices = [row[f"choice{i}"] for i in range(5)]
+    return {"question": row["question"], "choices": choices, "answer": row["label"]}
+
+
+def cpa_docs(rows: list[Row]) -> list[Row]:
+    """Put the numbered statements under the question."""
+    return [
+        {**row, "question": "\n".join([row["question"], *(f"{k}. {v}" for k, v in row["statements"].items())])}
+        for row in rows
+    ]
+
+
+def legal_docs(rows: list[Row]) -> list[Row]:
+    """Take clause and question; LegalBench's own few-shot rows keep them in `fields` and answer in words."""
+    answers = {
+        "contract_qa": {"No": ("no", "yes", 0), "Yes": ("no", "yes", 1)},
+        "privacy_policy_qa": {"Irrelevant": ("irrelevant", "relevant", 0), "Relevant": ("irrelevant", "relevant", 1)},
+    }
+    docs = []
+    for row in rows:
+        if "fields" in row:
+            if row["task"] not in answers:
+                continue
+            *choices, answer = answers[row["task"]][row["answer"]]
+            passage, question = row["fields"]["text"], row["fields"]["question"]
+            row = {"task": row["task"], "passage": passage, "question": question, "choices": choices, "answer": answer}
+        docs.append({key: row[key] for key in ("task", "passage", "question", "choices", "answer")})
+    return docs
+
+
+def finqa_hub(row: Row) -> Row:
+    """Map TheFinAI/flare-finqa, which keeps context and question in one prompt."""
+    text = re.sub(r"(?s)^.*?Context:\s*", "", row["query"])
+    context, _, question = text.rpartition("Question:")
+    return {"context": context.strip(), "question": question.split("\nAnswer:")[0].strip(), "answer": row["answer"]}
+
+
+def finqa_docs(rows: list[Row]) -> list[Row]:
+    """Tell numbers from words in the answer."""
+    return [
+        {"context": row["context"], "question": row["question"], "target": str(row["answer"]), "golds": [row["answer"]]}
+        for row in rows
+    ]
+
+
+def tatqa_hub(row: Row) -> Row:
+    """Map next-tat/TAT-QA."""
+    paragraphs = [part["text"] for part in sorted(row["paragraphs"], key=lambda part: part["order"])]
+    return {
+        "id": row["table"]["uid"],
+        "table": row["table"]["table"],
+        "paragraphs": paragraphs,
+        "questions": row["questions"],
+    }
+
+
+def tatqa_docs(rows: list[Row]) -> list[Row]:
+    """One document a question: the table as text, the paragraphs, and every accepted spelling of the answer."""
+    docs = []
+    for row in rows:
+        table = "\n".join(" | ".join(cell.strip() for cell in line) for line in row["table"])
+        context = table + "\n\n" + "\n".join(row["paragraphs"])
+        for question in row["questions"]:
+            answer = question["answer"]
+            parts = [str(part) for part in answer] if isinstance(answer, list) else [str(answer)]
+            docs.append(
+                {
+                    "table_id": row["id"],
+                    "context": context,
+                    "question": question["question"],
+                    "scale": question["scale"],
+                    "golds": parts,
+                    "target": "; ".join(parts) + (f" {question['scale']}" if question["scale"] else ""),
+                }
+            )
+    return docs
+
+
+def _rng(key: str) -> random.Random:
+    """Return a generator that depends on the row alone: a question is the same whatever rows stand beside it."""
+    return random.Random(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))  # noqa: S311
+
+
+def _with_distractors(question: str, right: str, wrong: list[str], *, key: str, count: int = 3) -> Row:
+    """Make a question of the right answer and `count` of the wrong ones, in an order drawn from `key`."""
+    rng = _rng(key)
+    choices = [right, *rng.sample(wrong, count)]
+    rng.shuffle(choices)
+    return {"question": question, "choices": choices, "answer": choices.index(right)}
+
+
+def openstax_docs(rows: list[Row]) -> list[Row]:
+    """Keep what a question needs, and its module: questions of one module lean on one text."""
+    return [{key: row[key] for key in ("question", "choices", "answer", "book", "chapter", "module")} for row in rows]
+
+
+def term_docs(rows: list[Row]) -> list[Row]:
+    """Ask a glossary backwards: which of four terms of one chapter (or book) has this meaning?"""
+    chapters, books = defaultdict(set), defaultdict(set)
+    for row in rows:
+        chapters[row["book"], row["chapter"]].add(row["term"])
+        books[row["book"]].add(row["term"])
+    docs = []
+    for row in rows:
+        near = sorted(chapters[row["book"], row["chapter"]] - {row["term"]})
+        wrong = near if len(near) >= 3 else sorted(books[row["book"]] - {row["term"]})
+        if len(wrong) < 3 or row["term"].lower() in row["meaning"].lower():
+            continue
+        asked = _with_distractors(f"Which term means: {row['meaning'].rstrip('.')}?", row["term"], wrong, key=row["id"])
+        docs.append({**asked, "book": row["book"], "chapter": row["chapter"], "module": row["module"]})
+    return docs
+
+
+def free_docs(rows: list[Row]) -> list[Row]:
+    """Take the model answer as what is to be predicted."""
+    keep = ("question", "book", "module")
+    return [{**{key: row[key] for key in keep}, "target": row["answer"]} for row in rows]
+
+
+def wands_docs(rows: list[Row]) -> list[Row]:
+    """Which of four product classes does a search belong to?"""
+    classes = sorted({row["query_class"] for row in rows})
+    return [
+        {
+            **_with_distractors(
+                row["query"], row["query_class"], [c for c in classes if c != row["query_class"]], key=row["id"]
+            ),
+            "query_class": row["query_class"],
+        }
+        for row in rows
+    ]
+
+
+NO_DEPARTMENT = {
+    "Name Brands", "More Categories", "Gift Ideas", "Customer Service", "Best Buy Outlet", "Best Buy For Business",
+    "Geek Squad", "Magnolia Home Theater",
+}  # fmt: skip
+NO_NAME = re.compile(r"\b(all|accessories|other|more|see|shop|new|deals?|sale|offers?|gifts?|top|services?)\b", re.I)
+
+
+def category_docs(rows: list[Row]) -> list[Row]:
+    """Ask a shop's category tree: the parent, a sibling, the one that does not belong.
+
+    Only shelves of goods: departments of offers and brands, and names such as "All Products", are left out.
+    """
+    children = defaultdict(set)
+    for row in rows:
+        path = tuple(row["path"])
+        if len(path) > 1 and path[0] not in NO_DEPARTMENT and not any(NO_NAME.search(name) for name in path[1:]):
+            children[path[:-1]].add(path[-1])
+    shelves = {path: sorted(names) for path, names in children.items() if len(names) >= 4}
+    docs = []
+    for path, names in sorted(shelves.items()):
+        key, parent = "/".join(path), path[-1]
+        elsewhere = sorted(
+            {name for other, more in shelves.items() if other[0] != path[0] for name in more} - set(names) - {parent}
+        )
+        others = sorted({other[-1] for other in shelves if other[0] != path[0]} - {parent} - set(names))
+        rng = _rng(key)
+        first, second, *rest = rng.sample(names, len(names))
+        docs += [
+            {
+                "kind": "parent",
+                **_with_distractors(f"In which category of a shop are {first}?", parent, others, key=key + "/parent"),
+            },
+            {
+                "kind": "sibling",
+                **_with_distractors(
+                    f"In a shop, which category stands next to {first}?", second, elsewhere, key=key + "/sibling"
+                ),
+            },
+            {
+                "kind": "odd",
+                **_with_distractors(
+                    "Which product category does not belong with the others?",
+                    rng.choice(elsewhere),
+                    [second, *rest[:2]] if len(rest) > 1 else [first, second, *rest],
+                    key=key + "/odd",
+                ),
+            },
+        ]
+        for doc in docs[-3:]:
+            doc["shelf"] = key
+    return docs
+
+
+def review_docs(rows: list[Row]) -> list[Row]:
+    """Is the opinion good or bad? Sentences whose opinions agree, as many good ones as bad ones."""
+    kinds: dict[bool, list[Row]] = {True: [], False: []}
+    for row in sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).hexdigest()):
+        signs = {aspect["polarity"] > 0 for aspect in row["aspects"] if aspect["polarity"]}
+        if len(signs) == 1:
+            good = signs.pop()
+            source = f"{row['product']}/{row['review']}"
+            doc = {"question": row["text"], "choices": ["negative", "positive"], "answer": int(good), "review": source}
+            kinds[good].append(doc)
+    count = min(len(docs) for docs in kinds.values())
+    return kinds[True][:count] + kinds[False][:count]
+
+
+def goal_docs(rows: list[Row], *, candidates: int = 8) -> list[Row]:
+    """Rank queries for a shopper's wish: one that people wrote for it, and the most similar ones written for others."""
+    pool = [(row["id"], query) for row in rows for query in row["queries"]]
+    docs = []
+    for row in rows:
+        own = {query.lower() for query in row["queries"]}
+        right = sorted(own)[0]
+        wish = set(row["instruction"].lower().split())
+        rng = _rng(row["id"])
+        drawn = rng.sample(pool, min(200, len(pool)))
+        others = sorted({query for key, query in drawn if key != row["id"]} - own)
+        others.sort(key=lambda query: -len(wish & set(query.lower().split())) / len(set(query.split())))
+        choices = [right, *others[: candidates - 1]]
+        rng.shuffle(choices)
+        relevance = [1.0 if choice == right else 0.0 for choice in choices]
+        docs.append(
+            {"question": row["instruction"], "choices": choices, "answer": choices.index(right), "relevance": relevance}
+        )
+    return docs

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from benchmarks import scoring
 from workbench.records import Direction
 
 Doc = Mapping[str, Any]
-FormName = Literal["letter", "cloze", "label", "partial", "word", "text", "generate"]
+FormName = Literal["letter", "cloze", "label", "rank", "partial", "word", "answer", "text", "generate"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +28,8 @@ class Form:
     text: str
     description: str
     config: Mapping[str, Any]
+    whole: bool = False
+    """Asked without few-shot examples: no rows are set apart for them."""
 
 
 def metric_entry(
@@ -130,15 +133,30 @@ FORMS: dict[FormName, Form] = {
             },
         ),
         Form(
+            name="rank",
+            metric="ndcg",
+            direction="higher",
+            required=True,
+            text=QUESTION,
+            description="",
+            config={
+                "output_type": "multiple_choice",
+                "doc_to_choice": choices,
+                "doc_to_target": answer,
+                "process_results": scoring.rank,
+                "metric_list": [metric_entry(name) for name in ("ndcg", "hit_at_1", "hit_at_3")],
+            },
+        ),
+        Form(
             name="partial",
             metric="acc",
             direction="higher",
             required=True,
+            # lm-eval's partial evaluation: an index as text means that the choices are the contexts.
             text="",
             description="",
             config={
                 "output_type": "multiple_choice",
-                # lm-eval's partial evaluation: an integer as text means that the choices are the contexts.
                 "doc_to_text": answer,
                 "doc_to_choice": choices,
                 "doc_to_target": target,
@@ -157,6 +175,21 @@ FORMS: dict[FormName, Form] = {
                 "doc_to_target": lambda doc: " " + doc["target"],
                 "metric_list": [ACC, PERPLEXITY],
             },
+            whole=True,
+        ),
+        Form(
+            name="answer",
+            metric="bits_per_byte",
+            direction="lower",
+            required=True,
+            text=QUESTION,
+            description="",
+            config={
+                "output_type": "loglikelihood",
+                "doc_to_target": lambda doc: " " + doc["target"],
+                "process_results": scoring.answer_bits,
+                "metric_list": [metric_entry("bits_per_byte", direction="lower", aggregation="bits_per_byte")],
+            },
         ),
         Form(
             name="text",
@@ -165,12 +198,8 @@ FORMS: dict[FormName, Form] = {
             required=True,
             text="",
             description="",
-            config={
-                "output_type": "loglikelihood_rolling",
-                "doc_to_text": "",
-                "doc_to_target": target,
-                "metric_list": ROLLING,
-            },
+            config={"output_type": "loglikelihood_rolling", "doc_to_target": target, "metric_list": ROLLING},
+            whole=True,
         ),
         Form(
             name="generate",

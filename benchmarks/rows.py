@@ -60,9 +60,18 @@ def content_hash(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def question_hash(row: Mapping[str, Any]) -> str:
+    """Hash what a row asks: its content without the id."""
+    return content_hash({key: value for key, value in row.items() if key != "id"})
+
+
 def shuffled(rows: Iterable[Row]) -> list[Row]:
-    """Order rows by content hash: the first n are a fixed random sample, and a larger n contains a smaller one."""
-    return sorted(rows, key=content_hash)
+    """Order rows by content hash: the first n are a fixed random sample, and a larger n contains a smaller one.
+
+    Rows that differ in nothing but their id are one question: the first is kept.
+    """
+    unique = {question_hash(row): row for row in reversed(list(rows))}
+    return [unique[digest] for digest in sorted(unique)]
 
 
 def carve(rows: list[Row], count: int, cluster: str | None) -> tuple[list[Row], list[Row]]:
@@ -71,12 +80,10 @@ def carve(rows: list[Row], count: int, cluster: str | None) -> tuple[list[Row], 
         raise TaskError(f"{len(rows)} rows are too few to keep {count} apart for few-shot prompts; lower --num-fewshot")
     shots, seen = [], set()
     for row in rows:
-        group = row.get(cluster) if cluster else content_hash(row)
-        if group not in seen:
+        group = row.get(cluster) if cluster else len(shots)
+        if len(shots) < count and group not in seen:
             seen.add(group)
             shots.append(row)
-        if len(shots) == count:
-            break
-    taken = {content_hash(row) for row in shots}
-    rest = [row for row in rows if content_hash(row) not in taken and (cluster is None or row.get(cluster) not in seen)]
+    taken = {question_hash(row) for row in shots}
+    rest = [row for row in rows if question_hash(row) not in taken and (not cluster or row.get(cluster) not in seen)]
     return shots, rest

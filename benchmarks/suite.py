@@ -1,29 +1,35 @@
-"""Suites: named lists of tasks with a role and a margin, and the one door to tasks of any origin.
+"""Suites: named lists of tasks with a role and a margin. Knows tasks by their cards; knows no model.
 
-A task's name is looked for among the shipped tasks, then in the folders of `include_path`, and only then among
-lm-eval's own 14,000 (which take seconds to list). `lm_eval:NAME` goes straight to lm-eval. Knows no model.
+The table of contents of what is measured: `benchmarks.library`'s functions can be imported from here as well.
 """
 
-import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from benchmarks.catalog import TaskCard, build_shipped, is_shipped, shipped_card, shipped_tasks
+from benchmarks.catalog import TaskCard
+from benchmarks.library import build_tasks, card_of, expand_name, group_of, list_tasks, task_card, task_folders
 from workbench.config import StrictModel, load_yaml, read_yaml
 from workbench.errors import TaskError, did_you_mean
 from workbench.records import Role
 
-if TYPE_CHECKING:
-    from lm_eval.api.group import Group
-    from lm_eval.api.task import Task
-    from lm_eval.tasks import TaskManager
+__all__ = [
+    "Suite",
+    "SuiteTask",
+    "TaskCard",
+    "build_tasks",
+    "card_of",
+    "group_of",
+    "list_suites",
+    "list_tasks",
+    "load_suite",
+    "suite_of",
+    "task_card",
+]
 
 FOLDER = Path(__file__).parent / "suites"
-LM_EVAL = "lm_eval:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,16 +74,6 @@ class _File(StrictModel):
     tasks: list[_Entry | str] = Field(min_length=1)
 
 
-def _folders(include_path: Iterable[str | Path]) -> list[Path]:
-    paths = [include_path] if isinstance(include_path, str | Path) else list(include_path)
-    # A project's include_path also names Python files, which hold plug-ins and no tasks.
-    folders = [Path(path).expanduser() for path in paths if Path(path).suffix != ".py"]
-    for folder in folders:
-        if not folder.is_dir():
-            raise TaskError(f"--include-path {folder}: no such folder")
-    return folders
-
-
 def list_suites(include_path: Iterable[str | Path] = ()) -> list[str]:
     """Return the names of all suites: shipped ones and those in the folders of `include_path`."""
     return sorted(_suite_files(include_path))
@@ -85,7 +81,7 @@ def list_suites(include_path: Iterable[str | Path] = ()) -> list[str]:
 
 def _suite_files(include_path: Iterable[str | Path]) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for folder in [FOLDER, *_folders(include_path)]:
+    for folder in [FOLDER, *task_folders(include_path)]:
         for path in sorted(folder.glob("**/*.yaml")):
             # lm-eval's task files lie in the same folders and hold tags that are no plain YAML.
             if not any(line.startswith("suite:") for line in path.read_text(encoding="utf-8").splitlines()):
@@ -104,174 +100,35 @@ def load_suite(name: str, include_path: Iterable[str | Path] = ()) -> Suite:
         raise TaskError(f"suite {name!r}: no such suite; {did_you_mean(name, files)}")
     file = load_yaml(files[name], _File)
     entries = [_Entry(task=entry) if isinstance(entry, str) else entry for entry in file.tasks]
-    return Suite(name=name, title=file.title, tasks=tuple(_resolve(entry, include_path) for entry in entries))
+    return Suite(name=name, title=file.title, tasks=_resolve(entries, include_path))
 
 
-def _resolve(entry: _Entry, include_path: Iterable[str | Path]) -> SuiteTask:
-    card = task_card(entry.task, include_path=include_path)
-    return SuiteTask(
-        task=entry.task,
-        role=entry.role or card.role,
-        margin=entry.margin or card.margin,
-        required=card.required if entry.required is None else entry.required,
-        metric=entry.metric,
-        num_fewshot=entry.num_fewshot,
-        limit=entry.limit,
-    )
-
-
-def list_tasks(include_path: Iterable[str | Path] = ()) -> list[str]:
-    """Return the names of shipped tasks and of those in the folders of `include_path`; not lm-eval's own."""
-    folders = _folders(include_path)
-    return shipped_tasks() + (list(_manager(tuple(folders)).all_tasks) if folders else [])
-
-
-@functools.lru_cache(maxsize=8)
-def _manager(folders: tuple[Path, ...], *, defaults: bool = False) -> "TaskManager":
-    from lm_eval.tasks import TaskManager
-
-    import benchmarks.lm_task  # noqa: F401  (compiles each template once)
-
-    return TaskManager(include_defaults=defaults, include_path=list(folders) or None)
-
-
-def _locate(name: str, include_path: Iterable[str | Path]) -> tuple[str, str]:
-    """Return (origin, bare name); raises TaskError with near names."""
-    if name.startswith(LM_EVAL):
-        bare = name.removeprefix(LM_EVAL)
-        if bare in _manager((), defaults=True).task_index:
-            return "lm_eval", bare
-        raise TaskError(
-            f"task {name!r}: lm-eval has no {bare!r}; {did_you_mean(bare, _manager((), defaults=True).all_tasks)}"
-        )
-    folders = tuple(_folders(include_path))
-    included = bool(folders) and name in _manager(folders).task_index
-    if is_shipped(name):
-        if included:
-            raise TaskError(f"task {name!r}: it ships with the workbench and is also in --include-path; rename yours")
-        return "workbench", name
-    if included:
-        return "include", name
-    everything = _manager((), defaults=True)
-    if name in everything.task_index:
-        return "lm_eval", name
-    known = [*list_tasks(include_path), *everything.all_tasks]
-    raise TaskError(f"task {name!r}: unknown; {did_you_mean(name, known)}")
-
-
-def build_tasks(
+def suite_of(
     names: Sequence[str],
     *,
-    num_fewshot: int | None = None,
     include_path: Iterable[str | Path] = (),
-    data: Path | str | None = None,
-) -> dict[str, "Task | Group"]:
-    """Build lm-eval tasks, ready for `lm_eval.evaluate`, by name.
-
-    A name may stand for a Group with many leaf tasks (`mmlu_letter`). `num_fewshot` overrides every task's own number.
-    Raises TaskError for an unknown name (with near ones), missing rows, or more shots than there are rows for them.
-    """
-    built: dict[str, Task | Group] = {}
-    for name in dict.fromkeys(names):
-        origin, bare = _locate(name, include_path)
-        if origin == "workbench":
-            built[name] = build_shipped(bare, num_fewshot=num_fewshot, data=data)
-        else:
-            folders = () if origin == "lm_eval" else tuple(_folders(include_path))
-            built[name] = _build_foreign(bare, _manager(folders, defaults=origin == "lm_eval"), num_fewshot)
-    return built
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+) -> Suite:
+    """Make a suite of single tasks (`--tasks a,b`); a name that stands for several entries brings them all."""
+    entries = [_Entry(task=name, num_fewshot=num_fewshot, limit=limit) for name in names]
+    return Suite(name=",".join(names), title=", ".join(names), tasks=_resolve(entries, include_path))
 
 
-def _build_foreign(name: str, manager: "TaskManager", num_fewshot: int | None) -> "Task | Group":
-    from lm_eval.api.group import Group
-    from lm_eval.api.task import Task
-
-    try:
-        loaded = manager.load([name])
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TaskError(f"task {name!r}: lm-eval cannot load it: {reason}") from error
-    for task in loaded["tasks"].values():
-        if num_fewshot is not None or task.config.num_fewshot is None:
-            task.set_config("num_fewshot", num_fewshot or 0)
-        task.set_fewshot_seed(1234)
-    if (group := loaded.get("groups", {}).get(name)) is not None:
-        return group
-    if (task := loaded["tasks"].get(name)) is not None:
-        return task
-    # A tag is a list of tasks; as one entry of a suite it is pooled like a group.
-    group = Group(name=name)
-    for task in loaded["tasks"].values():
-        group.add(task)
-    assert all(isinstance(task, Task) for task in group)
-    return group
-
-
-def task_card(name: str, include_path: Iterable[str | Path] = ()) -> TaskCard:
-    """Return the card of a task of any origin, without loading its rows; raises TaskError for an unknown name."""
-    origin, bare = _locate(name, include_path)
-    if origin == "workbench":
-        return shipped_card(bare)
-    manager = _manager(() if origin == "lm_eval" else tuple(_folders(include_path)), defaults=origin == "lm_eval")
-    entry = manager.task_index[bare]
-    config = dict(entry.cfg or {})
-    if entry.yaml_path is not None:
-        from lm_eval.tasks._yaml_loader import load_yaml
-
-        config = load_yaml(entry.yaml_path, resolve_func=False)
-    return _card_from(name, config, origin)
-
-
-def card_of(task: Any) -> TaskCard:
-    """Return the card of a built Task or Group, with the chance level of its rows."""
-    config = getattr(task, "config", None)
-    metadata = (task.metadata if config is None else config.metadata) or {}
-    if "workbench" in metadata and "source" in metadata["workbench"]:
-        return TaskCard(**metadata["workbench"])
-    if config is None:
-        leaves = task.get_all_tasks()
-        inner = card_of(leaves[0])
-        return _card_from(task.name, {"metadata": metadata, "metric_list": [{"metric": inner.metric}]}, "lm_eval")
-    return _card_from(task.task_name, vars(config), "lm_eval")
-
-
-def _card_from(name: str, config: dict[str, Any], origin: Any) -> TaskCard:
-    """Infer a card from an lm-eval configuration; `metadata.workbench` overrides what is inferred."""
-    metadata = config.get("metadata") or {}
-    metrics = [m for m in config.get("metric_list") or [] if isinstance(m.get("metric"), str)]
-    names = [m["metric"] for m in metrics]
-    headline = next((n for n in ("acc_norm", "acc", "exact_match", "bits_per_byte") if n in names), None)
-    headline = headline or (names[0] if names else "acc")
-    filters = [f["name"] for f in config.get("filter_list") or []]
-    higher = next((m.get("higher_is_better", True) for m in metrics if m["metric"] == headline), True)
-    lower = higher is False or headline in ("bits_per_byte", "word_perplexity", "byte_perplexity", "perplexity")
-    known: dict[str, Any] = {
-        "name": name,
-        "title": str(config.get("task_alias") or name),
-        "role": "domain" if origin == "include" else "general",
-        "margin": 0.02,
-        "required": True,
-        "metric": f"{headline},{filters[0]}" if filters else headline,
-        "direction": "lower" if lower else "higher",
-        "chance": None,
-        "form": str(config.get("output_type") or "group"),
-        "num_fewshot": int(config.get("num_fewshot") or 0),
-        "cluster": None,
-        "dataset": str(config.get("dataset_path") or ""),
-        "licence": "",
-        "language": "",
-        "source": origin,
-        "version": str(metadata.get("version", "")),
-    }
-    fields: dict[str, Any] = known | (metadata.get("workbench") or {}) | {"name": name}
-    return TaskCard(**fields)
-
-
-def group_of(task: Any, doc: Any) -> str | None:
-    """Return the cluster of a document (its passage, article, product), or None where items are independent.
-
-    `task` is a built Task or the name of a shipped one.
-    """
-    cluster = shipped_card(task).cluster if isinstance(task, str) else card_of(task).cluster
-    value = doc.get(cluster) if cluster and isinstance(doc, dict) else None
-    return None if value is None else str(value)
+def _resolve(entries: Iterable[_Entry], include_path: Iterable[str | Path]) -> tuple[SuiteTask, ...]:
+    found: dict[str, SuiteTask] = {}
+    for entry in entries:
+        for name in expand_name(entry.task, include_path):
+            card = task_card(name, include_path=include_path)
+            if name in found:
+                raise TaskError(f"task {name!r}: listed twice; name it once")
+            found[name] = SuiteTask(
+                task=name,
+                role=entry.role or card.role,
+                margin=entry.margin or card.margin,
+                required=card.required if entry.required is None else entry.required,
+                metric=entry.metric,
+                num_fewshot=entry.num_fewshot,
+                limit=entry.limit,
+            )
+    return tuple(found.values())
