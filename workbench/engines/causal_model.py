@@ -91,13 +91,10 @@ class CausalModel:
     @property
     def path_bytes(self) -> int:
         """Bytes of keys and values per token of a stored path, over all layers."""
-        heads = getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads
-        size = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
-        return 2 * self.layers * int(heads) * int(size) * self._item_bytes
-
-    @property
-    def _item_bytes(self) -> int:
-        return torch.empty(0, dtype=getattr(torch, self.arithmetic)).element_size()
+        queries = getattr(self.config, "num_attention_heads", None) or 1
+        heads = getattr(self.config, "num_key_value_heads", None) or queries
+        size = getattr(self.config, "head_dim", None) or self.config.hidden_size // queries
+        return 2 * self.layers * int(heads) * int(size) * getattr(torch, self.arithmetic).itemsize
 
     def why_no_tree(self) -> str | None:
         """Why this architecture cannot share prefixes, as far as its config tells; None if it seems to."""
