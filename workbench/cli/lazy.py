@@ -7,6 +7,7 @@ everything else together.
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from workbench import __version__
 from workbench.cli.clashes import check_clashes
 from workbench.errors import WorkbenchError
 
+_TYPER_TYPE = re.compile(r"<(?:list\[)?(\w+)(?: range)?\]?>")
+"""`<list[str]>` and `<int range>` are Typer's words; `<str>` and `<int>` say as much."""
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
     "token_normalize_func": lambda token: token.replace("_", "-"),  # lm-eval writes --model_args
@@ -104,7 +107,9 @@ class GroupedCommand(TyperCommand):
             record = param.get_help_record(ctx)
             default = "Arguments" if isinstance(param, TyperArgument) else "Options"
             if record is not None:
-                sections.setdefault(getattr(param, "rich_help_panel", None) or default, []).append(record)
+                names, text = record
+                row = _TYPER_TYPE.sub(r"<\1>", names), text
+                sections.setdefault(getattr(param, "rich_help_panel", None) or default, []).append(row)
         for title in sorted(sections, key=lambda title: (title != "Arguments", title == "Options")):
             with formatter.section(title):
                 formatter.write_dl(sections[title])
