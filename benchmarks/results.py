@@ -73,7 +73,8 @@ def _estimate(
     if not first.is_mean:
         return [_to_estimate(name, _bootstrap(name, first, raw, groups, rng), first)]
     # Right-or-wrong values, or credits of which ties have shared some.
-    binary = set(raw) <= {0.0, 1.0} or name in _CREDITS
+    shares = name in _CREDITS and all(items.chance is not None for items in leaves.values())
+    binary = shares or set(raw) <= {0.0, 1.0}
     if not is_group:
         return [_to_estimate(name, statistics.mean_interval(raw, groups, binary=binary), first)]
     pooled = statistics.stratified_mean(raw, strata, groups)
