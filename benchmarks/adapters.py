@@ -13,9 +13,19 @@ from collections import defaultdict
 from benchmarks.rows import Row
 
 
+def _short(text: str) -> str:
+    """Name a long text that stands for a cluster."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def mmlu_hub(row: Row) -> Row:
     """Map cais/mmlu."""
     return {key: row[key] for key in ("subject", "question", "choices", "answer")}
+
+
+def stripped_docs(rows: list[Row]) -> list[Row]:
+    """Take blanks and line ends off the question, as lm-eval's MMLU prompt does."""
+    return [{**row, "question": row["question"].strip()} for row in rows]
 
 
 def lettered_hub(row: Row) -> Row:
@@ -64,8 +74,7 @@ def winogrande_docs(rows: list[Row]) -> list[Row]:
 
 def boolq_hub(row: Row) -> Row:
     """Map google/boolq, which leaves the article's title out: the passage stands for it."""
-    title = hashlib.sha256(row["passage"].encode()).hexdigest()[:16]
-    return {**row, "title": title, "choices": ["no", "yes"], "answer": int(row["answer"])}
+    return {**row, "title": _short(row["passage"]), "choices": ["no", "yes"], "answer": int(row["answer"])}
 
 
 def truthfulqa_hub(row: Row) -> Row:
@@ -211,7 +220,8 @@ def legal_docs(rows: list[Row]) -> list[Row]:
             *choices, answer = answers[row["task"]][row["answer"]]
             passage, question = row["fields"]["text"], row["fields"]["question"]
             row = {"task": row["task"], "passage": passage, "question": question, "choices": choices, "answer": answer}
-        docs.append({key: row[key] for key in ("task", "passage", "question", "choices", "answer")})
+        doc = {key: row[key] for key in ("task", "passage", "question", "choices", "answer")}
+        docs.append({**doc, "clause": _short(row["passage"])})
     return docs
 
 
@@ -225,7 +235,13 @@ def finqa_hub(row: Row) -> Row:
 def finqa_docs(rows: list[Row]) -> list[Row]:
     """Tell numbers from words in the answer."""
     return [
-        {"context": row["context"], "question": row["question"], "target": str(row["answer"]), "golds": [row["answer"]]}
+        {
+            "report": _short(row["context"]),
+            "context": row["context"],
+            "question": row["question"],
+            "target": str(row["answer"]),
+            "golds": [row["answer"]],
+        }
         for row in rows
     ]
 
@@ -278,7 +294,8 @@ def _with_distractors(question: str, right: str, wrong: list[str], *, key: str, 
 
 def openstax_docs(rows: list[Row]) -> list[Row]:
     """Keep what a question needs, and its module: questions of one module lean on one text."""
-    return [{key: row[key] for key in ("question", "choices", "answer", "book", "chapter", "module")} for row in rows]
+    keep = ("question", "choices", "answer", "book", "chapter", "module")
+    return stripped_docs([{key: row[key] for key in keep} for row in rows])
 
 
 def term_docs(rows: list[Row]) -> list[Row]:

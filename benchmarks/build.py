@@ -65,13 +65,13 @@ def build_shipped(name: str, *, num_fewshot: int | None = None, data: Path | str
         dev = [row for row in dev if row.get(column) in accepted]
     shots = spec.shots if num_fewshot is None else num_fewshot
     if spec.split is None:
-        return _build_leaf(name, spec, form_name, test, dev, shots=shots, subject=None)
+        return build_leaf(name, spec, form_name, test, dev, shots=shots, subject=None)
     present = sorted({row[spec.split] for row in test})
     wanted = [subject] if subject else [s for s in present if not spec.subjects or s in spec.subjects]
     if subject and subject not in present:
         raise TaskError(f"task {name!r}: {whole} has no subject {subject!r}; {did_you_mean(subject, present)}")
     leaves = [
-        _build_leaf(
+        build_leaf(
             f"{whole}_{value}",
             spec,
             form_name,
@@ -107,9 +107,10 @@ def _pooled_chance(leaves: Sequence["Task"]) -> float | None:
     return sum(chance * n for chance, n in chances) / sum(n for _, n in chances)
 
 
-def _build_leaf(
+def build_leaf(
     name: str, spec: TaskSpec, form_name: FormName, test: list[Row], dev: list[Row], *, shots: int, subject: str | None
 ) -> "Task":
+    """Build one lm-eval task of documents and few-shot rows; the first rows of `dev` are the examples."""
     from benchmarks.lm_task import WorkbenchTask
 
     form, rows = FORMS[form_name], load_manifest().sets[spec.set]

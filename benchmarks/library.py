@@ -5,7 +5,6 @@ Shipped names go first, then the folders, and only then lm-eval's 14,000 names, 
 """
 
 import functools
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,7 +200,4 @@ def group_of(task: Any, doc: Any) -> str | None:
     """
     cluster = shipped_card(task).cluster if isinstance(task, str) else card_of(task).cluster
     value = doc.get(cluster) if cluster and isinstance(doc, dict) else None
-    if value is None:
-        return None
-    # A passage can be its own name; a page of text in every row would not do.
-    return str(value) if len(str(value)) <= 64 else hashlib.sha256(str(value).encode()).hexdigest()[:16]
+    return None if value is None else str(value)
