@@ -145,19 +145,21 @@ class Database:
         command.upgrade(config, "head")
 
     def _use_wal(self) -> None:
-        """Set write-ahead logging, which stays set. SQLite answers "locked" at once here, so waiting is up to us."""
+        """Set write-ahead logging, which stays set. SQLite may answer "locked" at once here, so waiting is up to us."""
         deadline = time.monotonic() + self.busy_timeout_s
         while True:
             try:
-                with self._explained(), self.engine.connect() as connection:
-                    raw = connection.connection.driver_connection
-                    assert isinstance(raw, sqlite3.Connection)
-                    if raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                        raw.execute("PRAGMA journal_mode = WAL")
-                    return
-            except WorkbenchError as error:
-                if "locked" not in str(error.__cause__) or time.monotonic() > deadline:
-                    raise
+                raw = self.engine.raw_connection()
+                try:
+                    if raw.cursor().execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                        raw.cursor().execute("PRAGMA journal_mode = WAL")
+                finally:
+                    raw.close()
+                return
+            except (sqlite3.Error, DBAPIError) as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    cause = error.orig or error if isinstance(error, DBAPIError) else error
+                    raise explain(cause, where=str(self.where), busy_timeout_s=self.busy_timeout_s) from error
                 time.sleep(0.02)
 
 

@@ -1,7 +1,8 @@
-"""Item scores as Parquet: one row per question, floats to the last bit. Knows columns; knows no report and no database.
+"""Item scores as Parquet: one row per question, floats to the last bit. Knows columns; knows no report, no database.
 
 The file's metadata holds `workbench.items.schema_version`. Metrics are a map, so that tasks with different metrics
-share a file; `extra` is JSON. Rows stand in the order of (task, doc_id, item), whatever order they came in.
+share a file; `extra` is JSON. Rows stand in the order of (task, doc_id, item), whatever order they came in. The only
+float that changes is -0.0, which becomes 0.0.
 """
 
 import hashlib
@@ -107,8 +108,8 @@ def _in_file_types(item: ItemScore) -> ItemScore:
         item=_text(item.item),
         doc_id=int(item.doc_id),
         group=_text(item.group),
-        metrics={_text(name): float(value) for name, value in item.metrics.items()},
-        logprobs=tuple(float(value) for value in item.logprobs),
+        metrics={_text(name): float(value) + 0.0 for name, value in item.metrics.items()},
+        logprobs=tuple(float(value) + 0.0 for value in item.logprobs),
         greedy=tuple(bool(value) for value in item.greedy),
         answer=_text(item.answer),
         target=_text(item.target),

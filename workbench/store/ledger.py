@@ -29,11 +29,15 @@ class LedgerEntry:
     """An answer that was paid for: a score (`logprob`, `is_greedy`) or a generation (`text`, `finish`)."""
 
     logprob: float | None = None
-    """Nats; float64 as given."""
+    """Nats; float64 as given, except that -0.0 is 0.0: SQLite keeps no sign of zero, and both databases agree."""
     is_greedy: bool | None = None
     tokens: int = 0
     text: str | None = None
     finish: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.logprob is not None:
+            object.__setattr__(self, "logprob", self.logprob + 0.0)
 
 
 def ledger_key(
