@@ -33,10 +33,10 @@ DISTRIBUTIONS = (
 )
 
 FEATURES = {
-    "eval": ("torch", "transformers", "lm_eval", "datasets", "gguf"),
+    "eval": ("torch", "transformers", "lm_eval", "datasets", "gguf", "accelerate"),
     "vllm": ("vllm",),
     "openai": ("httpx", "tenacity"),
-    "train": ("trl", "peft", "accelerate"),
+    "train": ("trl", "peft"),
     "dashboard": ("streamlit",),
     "scale": ("ray",),
     "postgres": ("psycopg",),
