@@ -30,16 +30,19 @@ class Project:
         """
         root = Path(folder).expanduser().resolve()
         file = root / PROJECT_FILE
+        if file.exists():
+            config = load_project_config(root)
+            _refuse_other_store(file, config, store_url)
+        else:
+            config = ProjectConfig(store=store_url) if store_url else ProjectConfig()
         with explained_files(root):
-            if file.exists():
-                _refuse_other_store(root, store_url)
-            else:
-                root.mkdir(parents=True, exist_ok=True)
+            root.mkdir(parents=True, exist_ok=True)
+            project = cls(root, config)
+            _ = project.store  # a wrong URL shows before it is written down
+            if not file.exists():
                 write_file(file, project_yaml(store_url))
             for name in FOLDERS:
                 (root / name).mkdir(exist_ok=True)
-        project = cls(root, load_project_config(root))
-        _ = project.store  # a wrong URL shows now
         return project
 
     @classmethod
@@ -70,6 +73,17 @@ class Project:
         url = resolve_env(self.config.store, where=f"{self.root / PROJECT_FILE}: store")
         return Store.open(url, folder=self.root)
 
+    def close(self) -> None:
+        """Close the store's connections, if it was opened."""
+        if "store" in self.__dict__:
+            self.store.close()
+
+    def __enter__(self) -> "Project":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @property
     def reports_folder(self) -> Path:
         """Where reports are written."""
@@ -98,10 +112,8 @@ def _wrap(text: str) -> list[str]:
     return [f"# {line}" for line in textwrap.wrap(text, 100)]
 
 
-def _refuse_other_store(root: Path, store_url: str | None) -> None:
-    config = load_project_config(root)
+def _refuse_other_store(file: Path, config: ProjectConfig, store_url: str | None) -> None:
     if store_url is not None and store_url != config.store:
         raise StoreError(
-            f"{root / PROJECT_FILE}: exists already with another store; change its line `store:` by hand, or choose "
-            "another folder"
+            f"{file}: exists already with another store; change its line `store:` by hand, or choose another folder"
         )
