@@ -69,7 +69,8 @@ def _describe(fault: Any, model: type[BaseModel], loc: Path) -> str:
     if kind == "value_error":
         return str(context["error"])
     message = fault["msg"].removeprefix("Input ").rstrip(".")
-    return f"{message[:1].lower()}{message[1:]}, got {_show(fault['input'])}"
+    next_step = "; write true or false" if kind in ("bool_type", "bool_parsing") else ""
+    return f"{message[:1].lower()}{message[1:]}, got {_show(fault['input'])}{next_step}"
 
 
 def _show(value: Any) -> str:

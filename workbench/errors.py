@@ -62,6 +62,12 @@ def did_you_mean(got: str, known: Iterable[str]) -> str:
     folded = {name.casefold(): name for name in names}
     near = difflib.get_close_matches(got.casefold(), folded, n=3, cutoff=0.6)
     if near:
+        best = _likeness(got.casefold(), near[0])
+        near = [name for name in near if _likeness(got.casefold(), name) > best - 0.1]
         return "did you mean " + " or ".join(f'"{folded[name]}"' for name in near) + "?"
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     return f"known: {shown}" if names else "none is known"
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()

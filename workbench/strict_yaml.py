@@ -23,6 +23,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key.start_mark)
+            key.value = _whole(key.value)
             if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
                 raise DuplicateKey(None, None, f'key "{key.value}" is given twice', key.start_mark)
             seen.add(key.value)
@@ -34,6 +35,15 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Any:
     data: dict[Hashable, Any] = {}
     yield data  # filled afterwards, as PyYAML does: an anchor may point back to its own mapping
     data.update(loader.construct_mapping(node))
+
+
+def _whole(text: str) -> str:
+    """JSON writes characters beyond U+FFFF as two escapes; PyYAML reads them as two halves. Join them."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def _construct_str(loader: _Loader, node: yaml.ScalarNode) -> str:
+    return _whole(str(loader.construct_scalar(node)))
 
 
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -62,6 +72,7 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})\Z"), _firsts)
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+_Loader.add_constructor("tag:yaml.org,2002:str", _construct_str)
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
