@@ -156,7 +156,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.label, self.total, self.unit = label, total, unit
-        self.done = self._at_start = done
+        self.done = self._at_start = self._shown = done
         self._file = file or sys.stderr
         self._clock = clock
         self._started = self._last = clock()
@@ -167,7 +167,7 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.done > self._at_start or self._live:
+        if self._live or self.done != self._shown:
             self._write(end="\n")
 
     def advance(self, items: int = 1) -> None:
@@ -191,7 +191,7 @@ class Progress:
         return _cut("  ".join(parts), width)
 
     def _write(self, *, end: str) -> None:
-        self._last = self._clock()
+        self._last, self._shown = self._clock(), self.done
         width = shutil.get_terminal_size().columns - 1 if self._live else 1000
         start = "\r\x1b[K" if self._live else ""
         print(f"{start}{self.line(width)}", end=end, file=self._file, flush=True)

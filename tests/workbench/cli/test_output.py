@@ -112,6 +112,14 @@ def test_progress_in_a_pipe_is_a_line_every_ten_seconds_and_one_at_the_end():
     assert lines[-1] == "score  100/100 items  4.0/s  in 0:25"
 
 
+def test_progress_in_a_pipe_says_the_end_once():
+    clock, file = Clock(), io.StringIO()
+    with Progress("score", 1, file=file, clock=clock) as progress:
+        clock.now += 20
+        progress.advance()
+    assert file.getvalue().count("1/1") == 1
+
+
 def test_progress_on_a_terminal_rewrites_its_line():
     clock, file = Clock(), Terminal()
     with Progress("score", 2, file=file, clock=clock) as progress:
