@@ -18,6 +18,11 @@ def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _id(row: Row) -> Row:
+    """Keep the row's id, which local files have and hubs mostly have not."""
+    return {"id": row["id"]} if "id" in row else {}
+
+
 def mmlu_hub(row: Row) -> Row:
     """Map cais/mmlu."""
     return {key: row[key] for key in ("subject", "question", "choices", "answer")}
@@ -69,7 +74,10 @@ def winogrande_hub(row: Row) -> Row:
 
 def winogrande_docs(rows: list[Row]) -> list[Row]:
     """Name the contexts `choices` and the continuation `target`."""
-    return [{"choices": row["context_options"], "target": row["continuation"], "answer": row["answer"]} for row in rows]
+    return [
+        {**_id(row), "choices": row["context_options"], "target": row["continuation"], "answer": row["answer"]}
+        for row in rows
+    ]
 
 
 def boolq_hub(row: Row) -> Row:
@@ -89,6 +97,7 @@ def truthfulqa1_docs(rows: list[Row]) -> list[Row]:
     """One right answer among several."""
     return [
         {
+            **_id(row),
             "question": row["question"],
             "choices": list(row["mc1_targets"]),
             "answer": list(row["mc1_targets"].values()).index(1),
@@ -101,6 +110,7 @@ def truthfulqa2_docs(rows: list[Row]) -> list[Row]:
     """Several right answers; `labels` says which."""
     return [
         {
+            **_id(row),
             "question": row["question"],
             "choices": list(row["mc2_targets"]),
             "labels": list(row["mc2_targets"].values()),
@@ -118,7 +128,7 @@ def lambada_hub(row: Row) -> Row:
 
 def lambada_docs(rows: list[Row]) -> list[Row]:
     """Name the last word `target`."""
-    return [{"context": row["context"], "target": row["continuation"]} for row in rows]
+    return [{**_id(row), "context": row["context"], "target": row["continuation"]} for row in rows]
 
 
 def wikitext_hub(row: Row) -> Row:
@@ -130,7 +140,7 @@ def wikitext_docs(rows: list[Row]) -> list[Row]:
     """Undo the tokenisation as lm-eval does; words and bytes are counted on the original text (`page`)."""
     from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
 
-    return [{"page": row["text"], "target": wikitext_detokenizer({"page": row["text"]})} for row in rows]
+    return [{**_id(row), "page": row["text"], "target": wikitext_detokenizer({"page": row["text"]})} for row in rows]
 
 
 def text_docs(rows: list[Row]) -> list[Row]:
@@ -164,7 +174,7 @@ def gsm8k_hub(row: Row) -> Row:
 
 def gsm8k_docs(rows: list[Row]) -> list[Row]:
     """Take the worked solution as the target; `####` stands before its last number."""
-    return [{"question": row["question"], "target": row["solution"]} for row in rows]
+    return [{**_id(row), "question": row["question"], "target": row["solution"]} for row in rows]
 
 
 def medqa_hub(row: Row) -> Row:
@@ -189,7 +199,7 @@ def pubmedqa_hub(row: Row) -> Row:
 def pubmedqa_docs(rows: list[Row]) -> list[Row]:
     """Join the abstract's parts."""
     keep = ("question", "choices", "answer")
-    return [{"context": "\n".join(row["contexts"]), **{key: row[key] for key in keep}} for row in rows]
+    return [{**_id(row), "context": "\n".join(row["contexts"]), **{key: row[key] for key in keep}} for row in rows]
 
 
 def jcommonsenseqa_hub(row: Row) -> Row:
@@ -221,7 +231,7 @@ def legal_docs(rows: list[Row]) -> list[Row]:
             passage, question = row["fields"]["text"], row["fields"]["question"]
             row = {"task": row["task"], "passage": passage, "question": question, "choices": choices, "answer": answer}
         doc = {key: row[key] for key in ("task", "passage", "question", "choices", "answer")}
-        docs.append({**doc, "clause": _short(row["passage"])})
+        docs.append({**_id(row), **doc, "clause": _short(row["passage"])})
     return docs
 
 
@@ -236,6 +246,7 @@ def finqa_docs(rows: list[Row]) -> list[Row]:
     """Tell numbers from words in the answer."""
     return [
         {
+            **_id(row),
             "report": _short(row["context"]),
             "context": row["context"],
             "question": row["question"],
@@ -294,7 +305,7 @@ def _with_distractors(question: str, right: str, wrong: list[str], *, key: str, 
 
 def openstax_docs(rows: list[Row]) -> list[Row]:
     """Keep what a question needs, and its module: questions of one module lean on one text."""
-    keep = ("question", "choices", "answer", "book", "chapter", "module")
+    keep = ("id", "question", "choices", "answer", "book", "chapter", "module")
     return stripped_docs([{key: row[key] for key in keep} for row in rows])
 
 
@@ -311,13 +322,13 @@ def term_docs(rows: list[Row]) -> list[Row]:
         if len(wrong) < 3 or row["term"].lower() in row["meaning"].lower():
             continue
         asked = _with_distractors(f"Which term means: {row['meaning'].rstrip('.')}?", row["term"], wrong, key=row["id"])
-        docs.append({**asked, "book": row["book"], "chapter": row["chapter"], "module": row["module"]})
+        docs.append({**_id(row), **asked, "book": row["book"], "chapter": row["chapter"], "module": row["module"]})
     return docs
 
 
 def free_docs(rows: list[Row]) -> list[Row]:
     """Take the model answer as what is to be predicted."""
-    keep = ("question", "book", "module")
+    keep = ("id", "question", "book", "module")
     return [{**{key: row[key] for key in keep}, "target": row["answer"]} for row in rows]
 
 
@@ -329,6 +340,7 @@ def wands_docs(rows: list[Row]) -> list[Row]:
             **_with_distractors(
                 row["query"], row["query_class"], [c for c in classes if c != row["query_class"]], key=row["id"]
             ),
+            **_id(row),
             "query_class": row["query_class"],
         }
         for row in rows
@@ -396,7 +408,13 @@ def review_docs(rows: list[Row]) -> list[Row]:
         if len(signs) == 1:
             good = signs.pop()
             source = f"{row['product']}/{row['review']}"
-            doc = {"question": row["text"], "choices": ["negative", "positive"], "answer": int(good), "review": source}
+            doc = {
+                **_id(row),
+                "question": row["text"],
+                "choices": ["negative", "positive"],
+                "answer": int(good),
+                "review": source,
+            }
             kinds[good].append(doc)
     count = min(len(docs) for docs in kinds.values())
     return kinds[True][:count] + kinds[False][:count]

@@ -5,6 +5,7 @@ Shipped names go first, then the folders, and only then lm-eval's 14,000 names, 
 """
 
 import functools
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,11 +113,16 @@ def _build_foreign(name: str, manager: "TaskManager", num_fewshot: int | None) -
     from lm_eval.api.group import Group
     from lm_eval.api.task import Task
 
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # lm-eval advises on each task that brings its own rows
     try:
         loaded = manager.load([name])
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TaskError(f"task {name!r}: lm-eval cannot load it: {reason}") from error
+    finally:
+        logger.setLevel(level)
     for task in loaded["tasks"].values():
         if num_fewshot is not None or task.config.num_fewshot is None:
             task.set_config("num_fewshot", num_fewshot or 0)
@@ -152,13 +158,11 @@ def card_of(task: Any) -> TaskCard:
     """Return the card of a built Task or Group, with the chance level of its rows."""
     config = getattr(task, "config", None)
     metadata = (task.metadata if config is None else config.metadata) or {}
-    if "workbench" in metadata and "source" in metadata["workbench"]:
-        return TaskCard(**metadata["workbench"])
-    if config is None:
-        leaves = task.get_all_tasks()
-        inner = card_of(leaves[0])
-        return _card_from(task.name, {"metadata": metadata, "metric_list": [{"metric": inner.metric}]}, "lm_eval")
-    return _card_from(task.task_name, vars(config), "lm_eval")
+    origin = (metadata.get("workbench") or {}).get("source", "lm_eval")
+    if config is not None:
+        return _card_from(task.task_name, vars(config), origin)
+    inner = card_of(task.get_all_tasks()[0])
+    return _card_from(task.name, {"metadata": metadata, "metric_list": [{"metric": inner.metric}]}, origin)
 
 
 def _card_from(name: str, config: dict[str, Any], origin: Any) -> TaskCard:
@@ -189,8 +193,8 @@ def _card_from(name: str, config: dict[str, Any], origin: Any) -> TaskCard:
         "source": origin,
         "version": str(metadata.get("version", "")),
     }
-    fields: dict[str, Any] = known | (metadata.get("workbench") or {}) | {"name": name}
-    return TaskCard(**fields)
+    own = metadata.get("workbench") or {}
+    return TaskCard(**(known | {key: value for key, value in own.items() if key in known and key != "name"}))
 
 
 def group_of(task: Any, doc: Any) -> str | None:

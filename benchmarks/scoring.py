@@ -5,12 +5,19 @@ these functions, so they keep their names.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks import metrics
+from workbench.registry import Registry
 
 Doc = Mapping[str, Any]
+Judge = Callable[[str, str, Sequence[str]], float]
+"""(question, answer, accepted answers) -> score in [0, 1]; whatever model it asks is its own matter."""
+
+judges: Registry[Judge] = Registry("answer judge", group="workbench.answer_judges")
+"""Judges of generated texts, by name: registered in code, an installed package, or a file of `--include-path`."""
 
 
 def by_likelihood(doc: Doc, results: Sequence[tuple[float, bool]]) -> list[int]:
@@ -107,3 +114,39 @@ def ifeval_share(items: Sequence[Sequence[bool]]) -> float:
     """Pool lists of verdicts: the share of instructions that were followed."""
     flat = [verdict for item in items for verdict in item]
     return sum(flat) / len(flat)
+
+
+def select(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """Score written letters (`A, C`) against all right ones: the whole set, and its overlap."""
+    line = next((line for line in results[0].splitlines() if line.strip()), "")
+    said = {ord(letter) - ord("A") for letter in re.findall(r"\b[A-Z]\b", line)}
+    right = set(doc["right"])
+    return {"exact_match": float(said == right), "jaccard": metrics.jaccard_score(right, said)}
+
+
+def retrieve(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """Score written ids, best first, against the relevant ones."""
+    gold = [int(number) - 1 for number in doc["golds"]]
+    ranking = metrics.parse_ranking(results[0])
+    return {
+        "recall_at_3": metrics.recall_score(gold, ranking, k=3),
+        "hit_at_3": metrics.hit_score(gold, ranking, k=3),
+    }
+
+
+def extract(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """Score written spans; the F1 is of this item, so a report's value is the mean over items."""
+    counts = metrics.span_counts(doc["golds"], metrics.parse_spans(results[0]))
+    return {"span_f1": counts.f1, "exact_match": float(counts.f1 == 1.0)}
+
+
+def free_text(doc: Doc, results: Sequence[str]) -> dict[str, float]:
+    """Score a text against accepted ones; a judge scores it too where the document names one."""
+    said = results[0].strip()
+    scores = {
+        "rouge_l": metrics.rouge_l_score(said, doc["golds"]),
+        "token_f1": metrics.token_f1_score(said, doc["golds"]),
+    }
+    if doc.get("judge"):
+        scores["judge"] = judges.get(doc["judge"])(doc["question"], said, doc["golds"])
+    return scores
