@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 import uuid
 import warnings
@@ -62,3 +63,16 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'workbench.sqlite'}"
     return request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A disk of 2 MB, to be filled. Not below pytest's folders: a test that is killed would leave it mounted there."""
+    disk = Path(tempfile.mkdtemp(prefix="workbench-test-disk-"))
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], capture_output=True)
+    if mounted.returncode != 0:
+        disk.rmdir()
+        pytest.skip("no right to mount a small disk")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    disk.rmdir()

@@ -25,18 +25,6 @@ def store(store_url: str, tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("no right to mount a small disk")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
 def one_line(error: pytest.ExceptionInfo[WorkbenchError]) -> str:
     text = str(error.value)
     assert "\n" not in text
