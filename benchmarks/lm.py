@@ -6,7 +6,7 @@ lm-eval's own caches are never used: `use_cache` leaves the model out of its key
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,6 +152,11 @@ class EngineLM(LM):
 
     def _compute(self, work: "_Work", answers: dict[bytes, Any], phase: Phase, track: Tracker) -> None:
         """Run the engine over what `answers` lacks; write each tile to the ledger before the next is computed."""
+        whole = work
+        unpaid = [index for index, key in enumerate(whole.keys) if key not in answers]
+        # A resumed run is laid out as it was when it began, so its tiles have the same bits; a run that asks for more
+        # than an earlier one lays out only what is new.
+        work = whole.only(sorted(self.ledger.begin(whole.keys, unpaid)) if self.ledger is not None else unpaid)
         skip = {index for index, key in enumerate(work.keys) if key in answers}
         computed: list[bytes] = []
         run = self.engine.generate if phase == "generate" else self.engine.score
@@ -171,9 +176,11 @@ class EngineLM(LM):
             _add_usage(self.usage, self.engine.usage)
         # Another process may have paid for the same item first, in another tile: the number on record is the number.
         answers.update(self._read_ledger(computed, phase))
-        missing = [name for key, name in zip(work.keys, work.names, strict=True) if key not in answers]
+        missing = [name for key, name in zip(whole.keys, whole.names, strict=True) if key not in answers]
         if missing:
             raise RunError(f"{missing[0]}: engine {self.engine.name} gave no answer ({len(missing)} requests in all)")
+        if self.ledger is not None:
+            self.ledger.end(whole.keys)
 
     def _read_ledger(self, keys: Sequence[bytes], phase: Phase) -> dict[bytes, Any]:
         if self.ledger is None:
@@ -200,6 +207,15 @@ class _Work:
     keys: list[bytes]
     requests: list[Any]
     names: list[str]
+
+    def only(self, indices: Iterable[int]) -> "_Work":
+        """These of them."""
+        kept = list(indices)
+        return _Work(
+            keys=[self.keys[i] for i in kept],
+            requests=[self.requests[i] for i in kept],
+            names=[self.names[i] for i in kept],
+        )
 
 
 def _item(instance: Instance) -> ItemKey:

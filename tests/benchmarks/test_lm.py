@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
@@ -13,6 +14,8 @@ from benchmarks.lm import EngineLM
 from benchmarks.progress import ProgressReport
 from tests.reference import ReferenceEngine
 from tests.tiny import tiny_model, tiny_tokenizer
+from workbench.engines.causal_model import CausalModel
+from workbench.engines.transformers_engine import TransformersEngine
 from workbench.errors import ConfigError, RunError, TaskError
 from workbench.store import Project
 from workbench.store.ledger import Ledger
@@ -180,6 +183,45 @@ def test_an_interrupted_run_keeps_its_tiles_and_ends_with_the_same_numbers(
     resumed = build_lm(dying, ledger)
     assert resumed.loglikelihood(score_instances(PAIRS)) == undisturbed
     assert (resumed.reused, resumed.computed) == (4, len(PAIRS) - 1 - 4)
+
+
+def few_shot_pairs(questions: int) -> list[tuple[str, str]]:
+    """Questions of one task behind the same shots; sorted by tokens, old and new ones lie mixed."""
+    shots = "Answer: B\n\nThe following are questions. " * 3
+    return [
+        (f"{shots}{chr(97 + i * 7 % 26)}{i} Which organ?", choice) for i in range(questions) for choice in (" A", " B")
+    ]
+
+
+def sharing_engine() -> TransformersEngine:
+    model = CausalModel(tiny_model(window=512), device=torch.device("cpu"), weights="float32", arithmetic="float32")
+    return TransformersEngine(model, tiny_tokenizer(), batch_tokens=128)
+
+
+def test_a_larger_limit_pays_for_the_new_items_only(ledger: Ledger) -> None:
+    lm = build_lm(sharing_engine(), ledger)
+    lm.loglikelihood(score_instances(few_shot_pairs(10)))
+    larger = build_lm(sharing_engine(), ledger)
+    larger.loglikelihood(score_instances(few_shot_pairs(30)))
+    new_alone = build_lm(sharing_engine())
+    new_alone.loglikelihood(score_instances(few_shot_pairs(30)[20:]))
+    assert (larger.reused, larger.computed) == (20, 40)
+    assert larger.usage.prompt_tokens == new_alone.usage.prompt_tokens
+
+
+def test_a_killed_run_of_shared_prefixes_resumes_to_the_same_bits(ledger: Ledger) -> None:
+    pairs = few_shot_pairs(40)
+    undisturbed = build_lm(sharing_engine()).loglikelihood(score_instances(pairs))
+
+    def die(report: ProgressReport) -> None:
+        if report.done >= 15:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_lm(sharing_engine(), ledger, on_progress=die).loglikelihood(score_instances(pairs))
+    resumed = build_lm(sharing_engine(), ledger)
+    assert resumed.loglikelihood(score_instances(pairs)) == undisturbed
+    assert resumed.reused > 0
 
 
 class EagerEngine(ReferenceEngine):

@@ -7,8 +7,9 @@ can never be read for another's, and an edited prompt is a new question. A numbe
 import hashlib
 import math
 import sys
+import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 from workbench.errors import RunError
 from workbench.store.database import Database, insert
 from workbench.store.schema import ledger as table
+from workbench.store.schema import ledger_plans
 
 _OWNER_BYTES = 16
 _CHUNK = 4000
@@ -87,6 +89,27 @@ class Ledger:
         with self._database.write(counts=False) as connection:
             connection.execute(insert(connection, table).on_conflict_do_nothing(), rows)
 
+    def begin(self, questions: Sequence[bytes], unpaid: Collection[int]) -> frozenset[int]:
+        """What this run sets out to compute: indices into `questions`, written down before the first is computed.
+
+        The same questions begun before and not ended give what was written then, so that a resumed run has the same
+        tiles and the same bits. If something of that is unpaid which was paid then, the run is new.
+        """
+        key, packed = _plan_key(questions), _pack(unpaid, len(questions))
+        with self._database.write(counts=False) as connection:
+            query = sa.select(ledger_plans.c.questions).where(ledger_plans.c.key == key)
+            row = connection.execute(query).scalar_one_or_none()
+            if row is not None and (begun := _unpack(bytes(row))) >= frozenset(unpaid):
+                return begun
+            connection.execute(sa.delete(ledger_plans).where(ledger_plans.c.key == key))
+            connection.execute(insert(connection, ledger_plans).values(key=key, questions=packed))
+        return frozenset(unpaid)
+
+    def end(self, questions: Sequence[bytes]) -> None:
+        """The run is complete: forget what it set out to compute."""
+        with self._database.write(counts=False) as connection:
+            connection.execute(sa.delete(ledger_plans).where(ledger_plans.c.key == _plan_key(questions)))
+
     def counts(self, fingerprints: Iterable[str]) -> dict[str, int]:
         """Entries per checkpoint, for the fingerprints asked for."""
         names = {_owner(fingerprint): fingerprint for fingerprint in fingerprints}
@@ -105,15 +128,35 @@ class Ledger:
     def forget(self, fingerprint: str) -> int:
         """Delete all entries of one checkpoint; returns how many there were."""
         with self._database.write(counts=False) as connection:
+            connection.execute(sa.delete(ledger_plans).where(_owned_by(_owner(fingerprint), ledger_plans)))
             return connection.execute(sa.delete(table).where(_owned_by(_owner(fingerprint)))).rowcount
+
+
+def _plan_key(questions: Sequence[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for key in questions:
+        digest.update(key)
+    return questions[0][:_OWNER_BYTES] + digest.digest()
+
+
+def _pack(indices: Collection[int], size: int) -> bytes:
+    bits = bytearray((size + 7) // 8)
+    for index in indices:
+        bits[index // 8] |= 1 << index % 8
+    return zlib.compress(bytes(bits))
+
+
+def _unpack(packed: bytes) -> frozenset[int]:
+    bits = zlib.decompress(packed)
+    return frozenset(8 * at + bit for at, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1)
 
 
 def _owner(fingerprint: str) -> bytes:
     return hashlib.sha256(fingerprint.encode()).digest()[:_OWNER_BYTES]
 
 
-def _owned_by(owner: bytes) -> sa.ColumnElement[bool]:
-    return sa.and_(table.c.key >= owner, table.c.key <= owner + b"\xff" * 33)
+def _owned_by(owner: bytes, of: sa.Table = table) -> sa.ColumnElement[bool]:
+    return sa.and_(of.c.key >= owner, of.c.key <= owner + b"\xff" * 33)
 
 
 def _any_of(database: Database) -> sa.ColumnElement[bool]:

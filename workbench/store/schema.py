@@ -6,7 +6,7 @@ Times are UTC ISO 8601 text, which sorts by time.
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest file in `migrations/versions`; a test holds the two together."""
 
 metadata = MetaData()
@@ -80,6 +80,15 @@ ledger = Table(
     Column("finish", Text),
     sqlite_with_rowid=False,
 )
+
+ledger_plans = Table(
+    "ledger_plans",
+    metadata,
+    # As in the ledger: first the owner's 16 bytes, then the digest of all questions of a run.
+    Column("key", LargeBinary, primary_key=True),
+    Column("questions", LargeBinary, nullable=False),
+)
+"""Which questions of an unfinished run were unpaid when it began: a resumed run is tiled as it was the first time."""
 
 runs = Table(
     "runs",

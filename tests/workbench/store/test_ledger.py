@@ -133,3 +133,25 @@ def test_a_key_is_the_same_on_every_machine_and_for_ever() -> None:
     assert (
         made.hex() == "ffe054fe7ae0cb6dc65c3af9b61d52099ff2a92846172728b14ede0a2e8e973d3c4f1b201b8e15df9b8db4d5ecae9d0c"
     )
+
+
+def test_a_run_that_was_begun_and_not_ended_sets_out_for_the_same_again(store: Store) -> None:
+    questions = [key(n) for n in range(20)]
+    assert store.ledger.begin(questions, range(3, 20)) == frozenset(range(3, 20))
+    # killed here; in the meantime more was paid for
+    assert store.ledger.begin(questions, range(10, 20)) == frozenset(range(3, 20))
+    store.ledger.end(questions)
+    assert store.ledger.begin(questions, range(10, 20)) == frozenset(range(10, 20))
+
+
+def test_a_run_whose_paid_answers_were_forgotten_is_new(store: Store) -> None:
+    questions = [key(n) for n in range(20)]
+    store.ledger.begin(questions, [17])
+    assert store.ledger.begin(questions, range(20)) == frozenset(range(20))
+    store.ledger.forget("a" * 64)
+    assert store.ledger.begin(questions, [1]) == frozenset([1])
+
+
+def test_runs_of_other_questions_do_not_know_each_other(store: Store) -> None:
+    store.ledger.begin([key(1), key(2)], [0, 1])
+    assert store.ledger.begin([key(1), key(2), key(3)], [2]) == frozenset([2])
