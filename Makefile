@@ -58,7 +58,7 @@ test: lint types
 
 # Compares with lm-eval's vllm backend as well, in vLLM's own environment.
 speed: setup $(VLLM_VENV)/.ready
-	$(OFFLINE) $(BIN)/python -m studies.speed
+	$(BIN)/python -m studies.speed
 
 STUDIES := $(filter-out __init__ speed%,$(basename $(notdir $(wildcard studies/*.py))))
 studies: setup
