@@ -13,7 +13,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, event
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -167,6 +166,8 @@ def insert(connection: Connection, table: sa.Table) -> Any:
     """An INSERT of the connection's own dialect, which knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
     if connection.dialect.name == "sqlite":
         return sqlite_insert(table)
+    from sqlalchemy.dialects.postgresql import insert as postgresql_insert  # imports asyncio: a tenth of a second
+
     return postgresql_insert(table)
 
 

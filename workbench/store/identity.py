@@ -74,7 +74,12 @@ def canonical_json(value: Any) -> str:
     >>> canonical_json({"b": (1, 2.0), "a": None})
     '{"a":null,"b":[1,2.0]}'
     """
-    return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return dump_plain(to_plain(value))
+
+
+def dump_plain(plain: Any) -> str:
+    """Canonical JSON of what `to_plain` or `without_defaults` returned, which is not walked again."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def content_hash(kind: str, value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import StoreError
 from workbench.records import ItemScore
-from workbench.store.identity import canonical_json, to_plain, without_defaults
+from workbench.store.identity import canonical_json, dump_plain, to_plain, without_defaults
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ def items_digest(items: Sequence[ItemScore]) -> str:
     """SHA-256 hex over all rows in row order: the same answers give the same digest."""
     digest = hashlib.sha256()
     for item in in_row_order(items):
-        digest.update(canonical_json(without_defaults(_in_file_types(item))).encode())
+        digest.update(dump_plain(without_defaults(_in_file_types(item))).encode())
         digest.update(b"\n")  # canonical JSON holds no line break
     return digest.hexdigest()
 

@@ -95,18 +95,23 @@ class Ledger:
         The same questions begun before and not ended give what was written then, so that a resumed run has the same
         tiles and the same bits. If something of that is unpaid which was paid then, the run is new.
         """
+        if not questions:
+            return frozenset()
         key, packed = _plan_key(questions), _pack(unpaid, len(questions))
         with self._database.write(counts=False) as connection:
             query = sa.select(ledger_plans.c.questions).where(ledger_plans.c.key == key)
             row = connection.execute(query).scalar_one_or_none()
             if row is not None and (begun := _unpack(bytes(row))) >= frozenset(unpaid):
                 return begun
-            connection.execute(sa.delete(ledger_plans).where(ledger_plans.c.key == key))
-            connection.execute(insert(connection, ledger_plans).values(key=key, questions=packed))
+            # Not "delete, then insert": another process may begin the same run at the same moment.
+            statement = insert(connection, ledger_plans).values(key=key, questions=packed)
+            connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"questions": packed}))
         return frozenset(unpaid)
 
     def end(self, questions: Sequence[bytes]) -> None:
         """The run is complete: forget what it set out to compute."""
+        if not questions:
+            return
         with self._database.write(counts=False) as connection:
             connection.execute(sa.delete(ledger_plans).where(ledger_plans.c.key == _plan_key(questions)))
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,3 +156,28 @@ def test_a_run_whose_paid_answers_were_forgotten_is_new(store: Store) -> None:
 def test_runs_of_other_questions_do_not_know_each_other(store: Store) -> None:
     store.ledger.begin([key(1), key(2)], [0, 1])
     assert store.ledger.begin([key(1), key(2), key(3)], [2]) == frozenset([2])
+
+
+def test_a_run_of_no_questions_begins_and_ends(store: Store) -> None:
+    assert store.ledger.begin([], []) == frozenset()
+    store.ledger.end([])
+
+
+def test_the_same_run_begun_by_several_at_once_is_begun_once(store: Store) -> None:
+    questions = [key(number) for number in range(50)]
+    start = threading.Barrier(6)
+    answers: list[object] = []
+
+    def begin() -> None:
+        start.wait()
+        try:
+            answers.append(store.ledger.begin(questions, range(10, 50)))
+        except BaseException as error:
+            answers.append(error)
+
+    threads = [threading.Thread(target=begin) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [frozenset(range(10, 50))] * 6
