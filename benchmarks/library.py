@@ -61,7 +61,7 @@ def _locate(name: str, include_path: Iterable[str | Path]) -> tuple[str, str]:
     included = bool(folders) and name in _manager(folders).task_index
     if is_shipped(name):
         if included:
-            raise TaskError(f"task {name!r}: it ships with the workbench and is also in --include-path; rename yours")
+            raise _clash(name)
         return "workbench", name
     if included:
         return "include", name
@@ -78,12 +78,19 @@ def expand_name(name: str, include_path: Iterable[str | Path] = ()) -> list[str]
     A question set in several forms (`mmlu`, or a group made by `workbench task new`) is one entry for each form: they
     have different metrics, and pooling them would say nothing.
     """
-    if (forms := expand_forms(name)) != [name]:
-        return forms
+    forms = expand_forms(name)
     folders = tuple(task_folders(include_path))
-    if folders and (entry := _manager(folders).task_index.get(name)) is not None and entry.cfg:
-        return list(((entry.cfg.get("metadata") or {}).get("workbench") or {}).get("entries") or [name])
-    return [name]
+    entry = _manager(folders).task_index.get(name) if folders else None
+    if entry is None:
+        return forms
+    if forms != [name] or is_shipped(name):
+        raise _clash(name)
+    own = ((entry.cfg or {}).get("metadata") or {}).get("workbench") or {}
+    return list(own.get("entries") or [name])
+
+
+def _clash(name: str) -> TaskError:
+    return TaskError(f"task {name!r}: it ships with the workbench and is also in --include-path; rename yours")
 
 
 def build_tasks(
