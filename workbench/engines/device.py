@@ -52,18 +52,27 @@ def matmul_rate(
     return 2.0 * rows * inner * columns / best
 
 
+def has_bfloat16_units() -> bool:
+    """Can this CPU multiply bfloat16 matrices faster than float32 ones?"""
+    import torch
+
+    can = torch.cpu.get_capabilities()
+    return any(can.get(unit, False) for unit in ("amx_bf16", "avx512_bf16", "sve_bf16"))
+
+
 def compute_dtype(precision: Precision, device: "torch.device") -> tuple[str, str]:
     """(type the weights are rounded to, type the arithmetic uses) for a precision asked for.
 
-    `auto` is bfloat16 on a GPU and whichever of bfloat16 and float32 is faster on this CPU. A CPU without bfloat16
-    units multiplies bfloat16 matrices at a fraction of its float32 rate: there, weights rounded to bfloat16 are
-    computed with in float32, which is faster and at least as exact.
+    `auto` is bfloat16 on a GPU and on a CPU with bfloat16 units, else float32. A CPU without them multiplies bfloat16
+    matrices at a fraction of its float32 rate: there, weights rounded to bfloat16 are computed with in float32, which
+    is faster and at least as exact. Decided by what the CPU says it can do, not by a timing: a resumed run must decide
+    the same.
     """
     if device.type != "cpu":
         return ("bfloat16", "bfloat16") if precision == "auto" else (precision, precision)
     if precision in ("float32", "float16"):
         return precision, "float32"
-    native = matmul_rate("bfloat16") > matmul_rate("float32")
+    native = has_bfloat16_units()
     if precision == "auto":
         return ("bfloat16", "bfloat16") if native else ("float32", "float32")
     return "bfloat16", "bfloat16" if native else "float32"
