@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import CheckpointError, ConfigError, EngineError, StoreError, UserError
+from workbench.errors import CheckpointError, ConfigError, EngineError, StoreError, UserError, did_you_mean
 from workbench.records import Checkpoint, ItemScore, Report
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.engines.base import Engine, Usage
     from workbench.store import Project
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 _PACKAGES = ("model-workbench", "torch", "transformers", "lm-eval", "datasets", "numpy", "tokenizers", "vllm")
 
 
@@ -179,6 +180,16 @@ def open_project(project: "Project | str | Path") -> "Project":
     return project if isinstance(project, Project) else Project.open_or_init(project)
 
 
+def include_folders(project: "Project", more: Iterable[str | Path] = ()) -> list[Path]:
+    """Where a project's own tasks and suites lie: its folders, those it is configured with, and `more`.
+
+    Each folder once: lm-eval would take a task met twice for two of the same name.
+    """
+    own = [folder for folder in (project.root / "tasks", project.root / "suites") if folder.is_dir()]
+    configured = [project.root / path for path in project.config.include_path]
+    return list(dict.fromkeys(Path(path).expanduser().resolve() for path in [*own, *configured, *more]))
+
+
 def resolve_checkpoint(reference: str | Path | Checkpoint, project: "Project | None" = None) -> Checkpoint:
     """A checkpoint by path, alias of an embedded model, name or fingerprint known to the project, hub id or URL#model.
 
@@ -277,6 +288,8 @@ def _engine_options(checkpoint: Checkpoint, project: "Project", request: Evaluat
     """Options of the engine; those of arithmetic mean nothing to an endpoint, whose project default is left out."""
     asked = {"dtype": request.dtype, "batch_tokens": request.batch_tokens, "cache_gb": request.cache_gb}
     given = {name: value for name, value in asked.items() if value is not None}
+    if request.dtype is not None and request.dtype not in DTYPES:
+        raise EngineError(f"--dtype {request.dtype}: unknown; {did_you_mean(request.dtype, DTYPES)}")
     if checkpoint.kind == "endpoint":
         if given:
             option = next(iter(given)).replace("_", "-")
@@ -294,22 +307,15 @@ def _build_plan(project: "Project", request: EvaluationRequest) -> "Plan":
     from benchmarks.runner import build_plan
     from workbench.config import data_folder
 
-    own = [folder for folder in (project.root / "tasks", project.root / "suites") if folder.is_dir()]
-    configured = [project.root / path for path in project.config.include_path]
     return build_plan(
         suites=request.suites,
         tasks=request.tasks,
         num_fewshot=request.num_fewshot,
         limit=request.limit,
         seed=request.seed,
-        include_path=_distinct([*own, *configured, *request.include_path]),
+        include_path=include_folders(project, request.include_path),
         data=data_folder(project.config, root=project.root),
     )
-
-
-def _distinct(paths: Iterable[str | Path]) -> list[Path]:
-    """Folders once each: lm-eval would take a task met twice for two of the same name."""
-    return list(dict.fromkeys(Path(path).expanduser().resolve() for path in paths))
 
 
 def _build_report(
