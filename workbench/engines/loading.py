@@ -1,5 +1,7 @@
 """From a Checkpoint to an Engine. Knows which engine lives where; imports only the one asked for."""
 
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
 from typing import Any, Literal
 
 from workbench.engines.base import Engine
@@ -19,7 +21,7 @@ def load(checkpoint: Checkpoint, *, engine: str | None = None, **options: Any) -
         options: the engine's own options (device, dtype, batch_tokens, cache_gb, ...).
 
     Raises:
-        EngineError: unknown engine, one that is not installed, or one that cannot serve this kind of checkpoint.
+        EngineError: unknown engine or option, one that is not installed, or cannot serve this kind of checkpoint.
         CheckpointError: the folder holds no causal language model, or its parts do not fit together.
     """
     name = engine or ("openai" if checkpoint.kind == "endpoint" else "transformers")
@@ -33,23 +35,41 @@ def load(checkpoint: Checkpoint, *, engine: str | None = None, **options: Any) -
     if name == "transformers":
         from workbench.engines.transformers_engine import TransformersEngine
 
+        _check_options(name, options, TransformersEngine.load, TransformersEngine.__init__)
         return TransformersEngine.load(model_folder(checkpoint), **options)
     if name == "vllm":
         from workbench.engines.vllm import VllmEngine
 
+        _check_options(name, options, VllmEngine.__init__)
         return VllmEngine(str(model_folder(checkpoint)), **options)
+    from workbench.engines._endpoint import Endpoint
     from workbench.engines.openai import OpenAIEngine
 
+    _check_options(name, options, OpenAIEngine.__init__, Endpoint.__init__)
     url, _, model = checkpoint.source.partition("#")
     return OpenAIEngine(url, model=model, **options)
 
 
 def model_folder(checkpoint: Checkpoint) -> str:
     """The folder with the checkpoint's safetensors; a GGUF file is dequantised into one, once."""
-    if checkpoint.kind == "gguf":
-        from pathlib import Path
+    from workbench.store.checkpoints import local_path
 
+    path = local_path(checkpoint)
+    if checkpoint.kind == "gguf":
         from workbench.engines.convert import convert_gguf
 
-        return str(convert_gguf(Path(checkpoint.source), digest=checkpoint.fingerprint))
-    return checkpoint.source
+        path = convert_gguf(path, digest=checkpoint.fingerprint)
+    return str(path)
+
+
+def _check_options(engine: str, options: Mapping[str, Any], *takers: Callable[..., Any]) -> None:
+    """Refuse what none of `takers` takes: a misspelt option would end as a TypeError deep inside."""
+    known = {
+        name
+        for taker in takers
+        for name, parameter in signature(taker).parameters.items()
+        if parameter.kind is Parameter.KEYWORD_ONLY
+    } - {"allowed", "model"}
+    for name in options:
+        if name not in known:
+            raise EngineError(f"option {name}: the engine {engine} has none of that name; {did_you_mean(name, known)}")

@@ -73,7 +73,8 @@ class OpenAIEngine:
         self._limit_name = "max_tokens"
         self._lock = threading.Lock()
         self._echo = EchoScorer(self._post, where=f"{self.endpoint.url}#{model}", tokenizer=self.tokenizer)
-        self.scorer = f"openai/{SCORER} {self.endpoint.url} {model} {'text' if self.tokenizer is None else 'ids'}"
+        kind = "text" if self.tokenizer is None else "ids"
+        self.scorer = f"openai/{SCORER} {self.endpoint.url} {model} {kind} {generation}"
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[ScoreRequest]:
         """With a tokenizer as every engine does; without one the requests hold text alone."""
