@@ -76,11 +76,11 @@ def test_asking_for_nothing_and_writing_nothing_is_fine(store: Store) -> None:
 
 def test_a_hundred_thousand_keys_are_looked_up_in_seconds(store: Store) -> None:
     keys = [os.urandom(48) for _ in range(100_000)]
-    for start in range(0, len(keys), 20_000):
-        store.ledger.put_many((k, ENTRIES[0]) for k in keys[start : start + 20_000])
+    paid = keys[::2]
+    store.ledger.put_many((k, ENTRIES[0]) for k in paid)
     began = time.process_time()
     found = store.ledger.get_many(keys)
-    assert len(found) == len(keys)
+    assert found.keys() == set(paid)
     # Processor time, so that a busy machine does not fail the test. Measured: about 1 s.
     assert time.process_time() - began < 5
 
