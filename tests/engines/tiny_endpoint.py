@@ -135,14 +135,13 @@ class _Handler(BaseHTTPRequestHandler):
             fault = self.endpoint.faults.popleft() if self.endpoint.faults else Fault()
             self.endpoint._under_way += 1
             self.endpoint.most_under_way = max(self.endpoint.most_under_way, self.endpoint._under_way)
-        try:
-            self.answer(body, fault)
-        finally:
-            with self.endpoint._lock:
-                self.endpoint._under_way -= 1
+        time.sleep(fault.delay_s)
+        # Counted out before the answer goes, which is what lets a client send its next request.
+        with self.endpoint._lock:
+            self.endpoint._under_way -= 1
+        self.answer(body, fault)
 
     def answer(self, body: dict[str, Any], fault: Fault) -> None:
-        time.sleep(fault.delay_s)
         if fault.status:
             self.reply(fault.status, {"error": {"message": fault.message}}, fault.headers)
             return
