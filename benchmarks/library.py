@@ -112,7 +112,8 @@ def build_tasks(
             built[name] = build_shipped(bare, num_fewshot=num_fewshot, data=data)
         else:
             folders = () if origin == "lm_eval" else tuple(task_folders(include_path))
-            built[name] = _build_foreign(bare, _manager(folders, defaults=origin == "lm_eval"), num_fewshot)
+            manager = _manager(folders, defaults=origin == "lm_eval")
+            built[name] = _mark(_build_foreign(bare, manager, num_fewshot), origin)
     return built
 
 
@@ -133,6 +134,11 @@ def _build_foreign(name: str, manager: "TaskManager", num_fewshot: int | None) -
     for task in loaded["tasks"].values():
         if num_fewshot is not None or task.config.num_fewshot is None:
             task.set_config("num_fewshot", num_fewshot or 0)
+        if num_fewshot and len(pool := list(task.fewshot_docs() or [])) < num_fewshot:
+            raise TaskError(
+                f"task {task.task_name!r}: {num_fewshot} shots asked, {len(pool)} few-shot rows there; "
+                "lower --num-fewshot"
+            )
         task.set_fewshot_seed(1234)
     if (group := loaded.get("groups", {}).get(name)) is not None:
         return group
@@ -144,6 +150,17 @@ def _build_foreign(name: str, manager: "TaskManager", num_fewshot: int | None) -
         group.add(task)
     assert all(isinstance(task, Task) for task in group)
     return group
+
+
+def _mark(built: "Task | Group", origin: str) -> "Task | Group":
+    """Write into the metadata where a task comes from, for its card."""
+    from lm_eval.api.group import Group
+
+    leaves = built.get_all_tasks() if isinstance(built, Group) else [built]
+    for holder in [*(leaf.config for leaf in leaves), *([built] if isinstance(built, Group) else [])]:
+        metadata = holder.metadata or {}
+        holder.metadata = metadata | {"workbench": {"source": origin} | (metadata.get("workbench") or {})}
+    return built
 
 
 def task_card(name: str, include_path: Iterable[str | Path] = ()) -> TaskCard:

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.catalog import TaskCard
 from benchmarks.items import LeafItems, read_items
+from benchmarks.library import expand_name
 from benchmarks.lm import EngineLM
 from benchmarks.results import build_result
 from benchmarks.suite import SuiteTask, build_tasks, card_of, load_suite
@@ -75,7 +76,8 @@ def build_plan(
     wanted: list[tuple[str, SuiteTask | None]] = [
         (task.task, task) for name in suites for task in load_suite(name, include_path).tasks
     ]
-    wanted += [(name, None) for name in tasks if name not in {known for known, _ in wanted}]
+    single = [name for asked in tasks for name in expand_name(asked, include_path)]
+    wanted += [(name, None) for name in single if name not in {known for known, _ in wanted}]
     if not wanted:
         raise TaskError("nothing to run: name a suite (--suite) or tasks (--tasks a,b)")
     # Some of lm-eval's tasks shuffle choices with the global generators while they load.
