@@ -294,7 +294,8 @@ def _engine_options(checkpoint: Checkpoint, project: "Project", request: Evaluat
         if given:
             option = next(iter(given)).replace("_", "-")
             raise EngineError(f"--{option}: {checkpoint.name} is an endpoint, which computes as it likes; leave it out")
-        return {"engine": request.engine, **request.engine_options}
+        allowed = {"allowed_endpoints": project.config.allowed_endpoints}
+        return {"engine": request.engine, **allowed, **request.engine_options}
     return {
         "engine": request.engine or project.config.engine,
         "dtype": project.config.dtype,

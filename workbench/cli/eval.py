@@ -38,6 +38,9 @@ def command(
     cache_gb: Annotated[
         float | None, typer.Option(min=0.0, help="Most memory for shared prefixes, GB.", rich_help_panel="Model")
     ] = None,
+    model_args: Annotated[
+        str | None, typer.Option(help="More options of the engine: key=value,key=value.", rich_help_panel="Model")
+    ] = None,
     apply_chat_template: Annotated[
         bool, typer.Option("--apply-chat-template", help="Put prompts into the chat format.", rich_help_panel="Model")
     ] = False,
@@ -96,6 +99,7 @@ def command(
         dtype=dtype,
         batch_tokens=batch_tokens,
         cache_gb=cache_gb,
+        engine_options=_engine_options(model_args),
     )
     named, base = list(checkpoints or []), baseline or home.config.baseline
     if resume and not named:
@@ -118,6 +122,13 @@ def command(
         raise
     clear_unfinished(home.root)
     _print_evaluation(evaluation, home, as_json)
+
+
+def _engine_options(model_args: str | None) -> dict[str, Any]:
+    """`key=value,key=value`, as lm-eval writes it; values are read as YAML."""
+    from workbench.config import apply_overrides
+
+    return apply_overrides({}, [part for part in (model_args or "").split(",") if part.strip()])
 
 
 class _Talk:
