@@ -72,8 +72,9 @@ def _list_reports(named: Path | None, _: Sequence[Path]) -> list[Row]:
             "id": report.id,
             "created": report.created_at,
             "checkpoint": report.checkpoint.name,
+            "measured": ", ".join(report.suites or [result.task for result in report.results]),
             "suites": list(report.suites),
-            "tasks": len(report.results),
+            "tasks": [result.task for result in report.results],
             "items": sum(result.n for result in report.results),
         }
         for report in reports
@@ -160,7 +161,7 @@ _COLUMNS: dict[What, list[Column | str]] = {
         "stage",
         "source",
     ],
-    "reports": ["id", "checkpoint", "suites", Column("tasks", right=True), Column("items", right=True), "created"],
+    "reports": ["id", "checkpoint", "measured", Column("items", right=True), "created"],
     "tasks": ["name", "role", "form", Column("shots", right=True), "language", "dataset", "title"],
     "suites": ["name", "tasks", "title"],
 }

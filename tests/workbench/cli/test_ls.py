@@ -45,9 +45,10 @@ def rows_of(capsys: Any, what: str, *args: str) -> list[dict[str, Any]]:
 def test_reports_are_listed_with_their_ids(report: Report, capsys: Any) -> None:
     assert run("reports") == 0
     header, line = capsys.readouterr().out.splitlines()
-    assert header.split("\t") == ["id", "checkpoint", "suites", "tasks", "items", "created"]
-    assert line.split("\t")[:5] == [report.id[:12], "shop-sft", "shop", "1", "5"]
-    assert [row["id"] for row in rows_of(capsys, "reports")] == [report.id]
+    assert header.split("\t") == ["id", "checkpoint", "measured", "items", "created"]
+    assert line.split("\t")[:4] == [report.id[:12], "shop-sft", "shop", "5"]
+    (row,) = rows_of(capsys, "reports")
+    assert (row["id"], row["suites"], row["tasks"]) == (report.id, ["shop"], ["shop_mc"])
     assert run("reports", "-q") == 0
     assert capsys.readouterr().out == f"{report.id}\n"
 
