@@ -51,7 +51,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 types: setup
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: lint types
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m 'not vllm'
