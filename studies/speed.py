@@ -38,10 +38,10 @@ class Work:
 
 
 WORKS = (
-    Work("letters", "5-shot MMLU, letters", tuple(f"mmlu_letter_{s}" for s in SUBJECTS), 80, 24, goals=(20, 20)),
-    Work("cloze", "5-shot MMLU, cloze", tuple(f"mmlu_cloze_{s}" for s in SUBJECTS), 80, 12, goals=(15, 15)),
-    Work("hellaswag", "0-shot HellaSwag", ("hellaswag",), 400, 40, goals=(2.5, 2.5)),
-    Work("generation", "GSM8K, 128 new tokens", ("gsm8k",), 64, 64, max_gen_toks=128, goals=(3, 0.9)),
+    Work("letters", "5-shot MMLU, letters", tuple(f"mmlu_letter_{s}" for s in SUBJECTS), 80, 12, goals=(20, 20)),
+    Work("cloze", "5-shot MMLU, cloze", tuple(f"mmlu_cloze_{s}" for s in SUBJECTS), 80, 6, goals=(15, 15)),
+    Work("hellaswag", "0-shot HellaSwag", ("hellaswag",), 400, 24, goals=(2.5, 2.5)),
+    Work("generation", "GSM8K, 128 new tokens", ("gsm8k",), 32, 32, max_gen_toks=128, goals=(3, 0.9)),
 )
 
 
@@ -109,7 +109,7 @@ def run_worker(backend: str, job: dict[str, Any], model: str, dtype: str, batch_
 
 def best_hf(job: dict[str, Any], model: str, dtype: str, count: int) -> tuple[Timing, int]:
     """lm-eval's hf backend at its best batch size, found on a few questions."""
-    sizes = (1, 8, 32) if job["kind"] == "score" else (16, 64)
+    sizes = (1, 8) if job["kind"] == "score" else (32,)
     probe = thin(job, 4 if job["kind"] == "score" else count)
     tried = {size: run_worker("hf", probe, model, dtype, size) for size in sizes}
     best = min(tried, key=lambda size: tried[size].per_question)
@@ -214,7 +214,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             rows[f"workbench {dtype}"] = run_worker("workbench", job, model, dtype).raw
             peer, size = best_hf(job, model, dtype, count)
             rows[f"hf {dtype}"] = peer.raw | {"questions": peer.questions, "batch_size": size}
-            if has_vllm:
+            if has_vllm and dtype == options.dtypes.split(",")[0]:
                 vllm = run_worker("vllm", thin(job, count), model, dtype)
                 rows[f"vllm {dtype}"] = vllm.raw | {"questions": vllm.questions}
                 if work.max_gen_toks:
