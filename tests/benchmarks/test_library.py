@@ -1,5 +1,7 @@
 """Tasks of any origin by name: shipped, in a folder, lm-eval's own; and suites of them."""
 
+import json
+
 import pytest
 
 from benchmarks import rows
@@ -73,10 +75,15 @@ def test_a_faulty_suite_is_refused_in_a_line(tmp_path, text, message):
 
 
 def test_unknown_names_bring_near_ones(tmp_path):
+    data = tmp_path / "data"
+    (data / "mmlu").mkdir(parents=True)
+    row = {"id": "1", "question": "Which?", "choices": ["a", "b"], "answer": 0, "subject": "anatomy"}
+    for name in ("test", "dev_fewshot"):
+        (data / "mmlu" / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(TaskError, match="suite 'anatomi': no such suite; did you mean \"anatomy\""):
         load_suite("anatomi")
     with pytest.raises(TaskError, match="mmlu_letter has no subject 'anatomi'; did you mean \"anatomy\""):
-        build_tasks(["mmlu_letter_anatomi"])
+        build_tasks(["mmlu_letter_anatomi"], data=data)
     with pytest.raises(TaskError, match="no such folder"):
         build_tasks(["arc_easy"], include_path=[tmp_path / "none"])
 
