@@ -8,11 +8,12 @@ job; their time is per question, and so is the comparison. The real model and th
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,7 @@ WORKS = (
     Work("letters", "5-shot MMLU, letters", tuple(f"mmlu_letter_{s}" for s in SUBJECTS), 80, 12, goals=(20, 20)),
     Work("cloze", "5-shot MMLU, cloze", tuple(f"mmlu_cloze_{s}" for s in SUBJECTS), 80, 6, goals=(15, 15)),
     Work("hellaswag", "0-shot HellaSwag", ("hellaswag",), 400, 24, goals=(2.5, 2.5)),
-    Work("generation", "GSM8K, 128 new tokens", ("gsm8k",), 32, 32, max_gen_toks=128, goals=(3, 0.9)),
+    Work("generation", "GSM8K, 128 new tokens", ("gsm8k",), 12, 12, max_gen_toks=128, goals=(3, 0.9)),
 )
 
 
@@ -95,7 +96,9 @@ def run_worker(backend: str, job: dict[str, Any], model: str, dtype: str, batch_
         json.dump(job, file)
         file.flush()
         command = [python, "-m", "studies.speed_worker", backend, file.name, model, dtype, str(batch_size)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        # vLLM takes one thread unless it is told otherwise.
+        environment = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
     if not lines:
         raise SystemExit(f"{backend} failed:\n{done.stderr[-3000:]}")
@@ -109,8 +112,8 @@ def run_worker(backend: str, job: dict[str, Any], model: str, dtype: str, batch_
 
 def best_hf(job: dict[str, Any], model: str, dtype: str, count: int) -> tuple[Timing, int]:
     """lm-eval's hf backend at its best batch size, found on a few questions."""
-    sizes = (1, 8) if job["kind"] == "score" else (32,)
-    probe = thin(job, 4 if job["kind"] == "score" else count)
+    sizes = (1, 8) if job["kind"] == "score" else (12,)
+    probe = thin(job, 2 if job["kind"] == "score" else count)
     tried = {size: run_worker("hf", probe, model, dtype, size) for size in sizes}
     best = min(tried, key=lambda size: tried[size].per_question)
     if job["kind"] == "generate":
@@ -125,7 +128,7 @@ def say(text: str) -> None:
 
 def exactness(model: str, job: dict[str, Any]) -> dict[str, float]:
     """Errors against lm-eval's hf in float32, one request at a time, and exact ties."""
-    few = thin(job, 16)
+    few = thin(job, 12)
     reference = run_worker("hf", few, model, "float32", 1)
     rows = {
         "ours float32": run_worker("workbench", few, model, "float32"),
@@ -191,43 +194,44 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(w.name for w in WORKS))
-    parser.add_argument("--dtypes", default="bfloat16,float32")
+    parser.add_argument("--dtypes", default="bfloat16,float32", help="the first one against vLLM as well")
     parser.add_argument("--quick", action="store_true", help="an eighth of the questions")
     parser.add_argument("--no-vllm", action="store_true")
     parser.add_argument("--model", default=None, help="a checkpoint folder; default: the embedded model")
     return parser.parse_args(arguments)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Run all workers."""
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Run all workers; yields the results so far after each work, so that a killed study keeps what it measured."""
     from workbench.engines.embedded import fetch_embedded
 
     model = options.model or str(fetch_embedded("smollm2", say=say).folder)
     has_vllm = not options.no_vllm and (ROOT / ".venv-vllm/bin/python").exists()
     results: dict[str, Any] = {"machine": machine(), "works": {}}
-    for work in (w for w in WORKS if w.name in options.only.split(",")):
-        say(work.title)
-        job = build_job(work, model, quick=options.quick)
-        count = max(4, work.peers // 4) if options.quick else work.peers
-        rows: dict[str, Any] = {"title": work.title, "goals": work.goals, "questions": len(questions_of(job))}
-        for dtype in options.dtypes.split(","):
+    dtypes = options.dtypes.split(",")
+    for dtype in dtypes:
+        for work in (w for w in WORKS if w.name in options.only.split(",")):
+            say(f"{work.title}, {dtype}")
+            job = build_job(work, model, quick=options.quick)
+            count = max(4, work.peers // 4) if options.quick else work.peers
+            rows = results["works"].setdefault(
+                work.name, {"title": work.title, "goals": work.goals, "questions": len(questions_of(job))}
+            )
             rows[f"workbench {dtype}"] = run_worker("workbench", job, model, dtype).raw
             peer, size = best_hf(job, model, dtype, count)
             rows[f"hf {dtype}"] = peer.raw | {"questions": peer.questions, "batch_size": size}
-            if has_vllm and dtype == options.dtypes.split(",")[0]:
+            if has_vllm and dtype == dtypes[0]:
                 vllm = run_worker("vllm", thin(job, count), model, dtype)
                 rows[f"vllm {dtype}"] = vllm.raw | {"questions": vllm.questions}
                 if work.max_gen_toks:
                     own = run_worker("workbench-vllm", thin(job, count), model, dtype)
                     rows[f"workbench-vllm {dtype}"] = own.raw | {"questions": own.questions}
-        if work.name == "letters":
-            rows["exactness"] = exactness(model, job)
-        results["works"][work.name] = rows
-    for rows in results["works"].values():
-        for row in rows.values():
-            if isinstance(row, dict):
-                row.pop("answers", None)
-    return results
+            if work.name == "letters" and dtype == dtypes[-1]:
+                rows["exactness"] = exactness(model, job)
+            for row in rows.values():
+                if isinstance(row, dict):
+                    row.pop("answers", None)
+            yield results
 
 
 def render(results: dict[str, Any], dtypes: Sequence[str]) -> str:
@@ -243,6 +247,8 @@ def render(results: dict[str, Any], dtypes: Sequence[str]) -> str:
             "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
         ]
         for rows in results["works"].values():
+            if f"hf {dtype}" not in rows:
+                continue
             ours = rows[f"workbench {dtype}"]
             mine = ours["seconds"] / rows["questions"]
             cells = [rows["title"], str(rows["questions"]), f"{mine * 1e3:.1f}"]
@@ -269,7 +275,7 @@ def render(results: dict[str, Any], dtypes: Sequence[str]) -> str:
                 "",
                 "### Exactness",
                 "",
-                "Against lm-eval's `hf` in float32, one request at a time, on 16 questions of "
+                "Against lm-eval's `hf` in float32, one request at a time, on 12 questions of "
                 f"{rows['title']} (nats a continuation):",
                 "",
             ]
@@ -288,17 +294,16 @@ def write_document(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     options = parse(arguments)
-    results = measure(options)
     folder = ROOT / "studies/results"
     folder.mkdir(exist_ok=True)
-    text = render(results, options.dtypes.split(","))
+    whole = options.only == ",".join(w.name for w in WORKS) and not options.quick
+    text = ""
+    for results in measure(options):
+        text = render(results, options.dtypes.split(","))
+        (folder / ("speed.json" if whole else "speed-part.json")).write_text(json.dumps(results, indent=1) + "\n")
+        if whole:
+            write_document(text)
     print(text)
-    whole = options.only == ",".join(w.name for w in WORKS)
-    (folder / ("speed.json" if whole and not options.quick else "speed-part.json")).write_text(
-        json.dumps(results, indent=1) + "\n"
-    )
-    if whole and not options.quick:
-        write_document(text)
 
 
 if __name__ == "__main__":

