@@ -120,3 +120,121 @@ class Report:
     """Versions and machine; not part of the id."""
     timing: Mapping[str, float] = field(default_factory=dict)
     """Seconds, tokens, share of the physical limit; not part of the id."""
+
+
+Verdict = Literal["improved", "kept", "forgot", "inconclusive", "uninformative", "incomparable"]
+"""What a comparison says of one task.
+
+`kept`: a loss beyond the margin is excluded. `improved`: kept, and a gain is certain. `forgot`: the whole interval lies
+beyond the margin. `inconclusive`: the interval straddles it, more items would decide. `uninformative`: both models
+guess, so nothing can be seen. `incomparable`: the two were not asked the same questions in the same way.
+"""
+Outcome = Literal["pass", "hold", "fail"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskComparison:
+    """One task of two reports, paired by item. Losses are negative whatever the metric's direction.
+
+    Where `verdict` is `incomparable` all numbers are None: nothing was tested.
+    """
+
+    task: str
+    role: Role
+    required: bool
+    metric: str
+    direction: Direction
+    margin: float
+    """Loss that still counts as kept, in the metric's own unit."""
+    verdict: Verdict
+    reason: str
+    """One sentence: why this verdict."""
+    difference: Estimate | None = None
+    """Candidate less baseline, in the metric's own unit; its interval is two-sided at level 1 − 2 alpha, so its bad end
+    is the one-sided bound that the margin is tested against."""
+    baseline: float | None = None
+    """Value over the paired items."""
+    candidate: float | None = None
+    n: int = 0
+    """Items that both have."""
+    missing: int = 0
+    """Items that only one of the two has."""
+    gained: int | None = None
+    """Items that became right; None where items are not right or wrong."""
+    lost: int | None = None
+    """Items that became wrong."""
+    items_needed: int | None = None
+    """Of an inconclusive task: items in all at which a test would decide, at the differences seen so far and 80% power;
+    None where no number of items would."""
+    small_loss: bool = False
+    """Kept, and a loss within the margin is certain."""
+    p_loss: float | None = None
+    """One-sided p-value of "nothing was lost"."""
+    p_loss_holm: float | None = None
+    """The same, corrected over the tasks of this comparison (Holm)."""
+    noise: float | None = None
+    """A/A noise floor: the loss (95%) that other tiling or arithmetic alone can show with these weights and this many
+    items; None where it was not measured."""
+    chance: float | None = None
+    clusters: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def regressed(self) -> bool:
+        """Whether a loss is certain at 5% over all tasks of the comparison; says nothing about its size."""
+        return self.p_loss_holm is not None and self.p_loss_holm <= 0.05
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Two reports, task by task. Its id is a content hash."""
+
+    id: str
+    baseline: str
+    """Id of the baseline's report."""
+    candidate: str
+    baseline_checkpoint: Checkpoint
+    candidate_checkpoint: Checkpoint
+    tasks: tuple[TaskComparison, ...]
+    alpha: float = 0.05
+    part: Literal["all", "select", "certify"] = "all"
+    """Which items: all, or one of the two fixed halves."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    created_at: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuleResult:
+    """What one rule of a gate says of one task (or slice of it)."""
+
+    rule: str
+    outcome: Outcome
+    required: bool
+    """False: advisory; it never changes the decision."""
+    reason: str
+    task: str
+    verdict: Verdict | None = None
+    """Of a rule about forgetting."""
+    estimate: Estimate | None = None
+    """What was held against the limit."""
+    limit: float | None = None
+    """The limit, or the margin of a rule about forgetting."""
+    items_needed: int | None = None
+    overridden: str | None = None
+    """Who overrode a failed or holding rule and why; the outcome itself stays as it was."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """May this checkpoint ship? `pass` only if every required rule passes (or is overridden by a named person)."""
+
+    id: str
+    outcome: Outcome
+    reason: str
+    """One sentence."""
+    checkpoint: Checkpoint
+    baseline: Checkpoint | None
+    rules: tuple[RuleResult, ...]
+    evidence: Mapping[str, str]
+    """What it rests on: ids of reports and comparison, digests of weights and items."""
+    created_at: str = ""
