@@ -35,6 +35,8 @@ class Work:
     limit: int
     peers: int
     max_gen_toks: int | None = None
+    all_to_vllm: bool = False
+    """Whether vLLM gets every question: where its speed depends on how many run together."""
     goals: tuple[float, float] = (1.0, 1.0)
 
 
@@ -42,7 +44,16 @@ WORKS = (
     Work("letters", "5-shot MMLU, letters", tuple(f"mmlu_letter_{s}" for s in SUBJECTS), 80, 12, goals=(20, 20)),
     Work("cloze", "5-shot MMLU, cloze", tuple(f"mmlu_cloze_{s}" for s in SUBJECTS), 80, 6, goals=(15, 15)),
     Work("hellaswag", "0-shot HellaSwag", ("hellaswag",), 400, 24, goals=(2.5, 2.5)),
-    Work("generation", "GSM8K, 128 new tokens", ("gsm8k",), 12, 12, max_gen_toks=128, goals=(3, 0.9)),
+    Work(
+        "generation",
+        "GSM8K, 128 new tokens",
+        ("gsm8k",),
+        48,
+        12,
+        max_gen_toks=128,
+        all_to_vllm=True,
+        goals=(3, 0.9),
+    ),
 )
 
 
@@ -221,10 +232,11 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             peer, size = best_hf(job, model, dtype, count)
             rows[f"hf {dtype}"] = peer.raw | {"questions": peer.questions, "batch_size": size}
             if has_vllm and dtype == dtypes[0]:
-                vllm = run_worker("vllm", thin(job, count), model, dtype)
+                few = thin(job, len(questions_of(job)) if work.all_to_vllm else count)
+                vllm = run_worker("vllm", few, model, dtype)
                 rows[f"vllm {dtype}"] = vllm.raw | {"questions": vllm.questions}
                 if work.max_gen_toks:
-                    own = run_worker("workbench-vllm", thin(job, count), model, dtype)
+                    own = run_worker("workbench-vllm", few, model, dtype)
                     rows[f"workbench-vllm {dtype}"] = own.raw | {"questions": own.questions}
             if work.name == "letters" and dtype == dtypes[-1]:
                 rows["exactness"] = exactness(model, job)
