@@ -16,6 +16,7 @@ from scipy import special
 
 Array = npt.NDArray[np.float64]
 Statistic = Callable[[list[Any]], float]
+Labels = Sequence[Hashable] | npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +51,7 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Interva
         raise ValueError("wilson_interval: no items")
     if not 0 <= successes <= n:
         raise ValueError(f"wilson_interval: {successes} successes of {n}")
-    z = _normal_quantile(level)
+    z = normal_quantile(level)
     share = successes / n
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -61,27 +62,27 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Interva
 
 
 def cluster_t_interval(
-    values: Sequence[float] | Array, groups: Sequence[Hashable] | None = None, *, level: float = 0.95
+    values: Sequence[float] | Array, groups: Labels | None = None, *, level: float = 0.95
 ) -> Interval:
     """Mean with a cluster-robust t interval (CR1, df = clusters − 1; Miller 2024, arXiv 2411.00640).
 
     One cluster, or no spread between clusters, gives no interval: zero width would claim certainty.
     """
-    x = _as_values(values)
-    labels, count = _cluster_ids(groups, len(x))
+    x = as_values(values)
+    labels, count = cluster_ids(groups, len(x))
     mean = float(x.mean())
     if count < 2:
         return Interval(value=mean, low=None, high=None, n=len(x), clusters=count, method="none: one cluster")
-    variance = _cluster_variance(x, labels, count)
-    if variance <= _rounding(x):
+    variance = cluster_variance(x, labels, count)
+    if variance <= rounding_variance(x):
         return Interval(value=mean, low=None, high=None, n=len(x), clusters=count, method="none: no spread")
-    half = _t_quantile(level, count - 1) * math.sqrt(variance)
+    half = t_quantile(level, count - 1) * math.sqrt(variance)
     return Interval(value=mean, low=mean - half, high=mean + half, n=len(x), clusters=count, method="cluster-t")
 
 
 def mean_interval(
     values: Sequence[float] | Array,
-    groups: Sequence[Hashable] | None = None,
+    groups: Labels | None = None,
     *,
     binary: bool = False,
     level: float = 0.95,
@@ -91,8 +92,8 @@ def mean_interval(
     `binary` says that the values are right-or-wrong credits in [0, 1], ties shared. Where credits show no spread
     between clusters (all right, all wrong), Wilson over the clusters says what so few of them can exclude.
     """
-    x = _as_values(values)
-    _, count = _cluster_ids(groups, len(x))
+    x = as_values(values)
+    _, count = cluster_ids(groups, len(x))
     if binary and count == len(x):
         return wilson_interval(float(x.sum()), len(x), level=level)
     interval = cluster_t_interval(x, groups, level=level)
@@ -107,8 +108,8 @@ def mean_interval(
 
 def stratified_mean(
     values: Sequence[float] | Array,
-    strata: Sequence[Hashable],
-    groups: Sequence[Hashable] | None = None,
+    strata: Labels,
+    groups: Labels | None = None,
     *,
     macro: bool = False,
     level: float = 0.95,
@@ -119,11 +120,11 @@ def stratified_mean(
     sum of the strata's own, so differences between subjects don't widen it. Strata with a single cluster have no
     variance of their own: they are taken together as one stratum for it (which can only widen the interval).
     """
-    x = _as_values(values)
+    x = as_values(values)
     if len(strata) != len(x):
         raise ValueError(f"stratified_mean: {len(x)} values but {len(strata)} strata")
     stratum, names = _codes(strata)
-    cluster, _ = _cluster_ids(groups, len(x))
+    cluster, _ = cluster_ids(groups, len(x))
     # A passage may serve two subjects; within a stratum its items are still one cluster.
     cluster, count = _codes_of_pairs(stratum, cluster)
     weights = _stratum_weights(stratum, len(names), macro=macro)
@@ -138,12 +139,12 @@ def stratified_mean(
         if len(inside) < 2:
             continue
         # mean of `scaled` over all items is `value`; this pool's part of it is sum/n.
-        variance += _cluster_variance(scaled[rows], g, len(inside)) * (rows.sum() / len(x)) ** 2
+        variance += cluster_variance(scaled[rows], g, len(inside)) * (rows.sum() / len(x)) ** 2
         df += len(inside) - 1
-    if df == 0 or variance <= _rounding(x):
+    if df == 0 or variance <= rounding_variance(x):
         why = "none: one cluster" if df == 0 else "none: no spread"
         return Interval(value=value, low=None, high=None, n=len(x), clusters=count, method=why)
-    half = _t_quantile(level, df) * math.sqrt(variance)
+    half = t_quantile(level, df) * math.sqrt(variance)
     return Interval(value=value, low=value - half, high=value + half, n=len(x), clusters=count, method="stratified-t")
 
 
@@ -152,7 +153,7 @@ def bootstrap_interval(
     statistic: Statistic,
     *,
     rng: np.random.Generator,
-    groups: Sequence[Hashable] | None = None,
+    groups: Labels | None = None,
     resamples: int = 1000,
     level: float = 0.95,
     bca: bool = True,
@@ -164,7 +165,7 @@ def bootstrap_interval(
     """
     if not items:
         raise ValueError("bootstrap_interval: no items")
-    labels, count = _cluster_ids(groups, len(items))
+    labels, count = cluster_ids(groups, len(items))
     value = float(statistic(list(items)))
     members = [np.flatnonzero(labels == g) for g in range(count)]
     if count < 2:
@@ -185,7 +186,7 @@ def bootstrap_interval(
 def paired_difference(
     baseline: Sequence[float] | Array,
     candidate: Sequence[float] | Array,
-    groups: Sequence[Hashable] | None = None,
+    groups: Labels | None = None,
     *,
     level: float = 0.95,
 ) -> Interval:
@@ -194,13 +195,14 @@ def paired_difference(
     Raises ValueError if the two differ in length. No item changed: no interval, since zero width would claim that
     nothing can change.
     """
-    before, after = _as_values(baseline), _as_values(candidate)
+    before, after = as_values(baseline), as_values(candidate)
     if len(before) != len(after):
         raise ValueError(f"paired_difference: {len(before)} baseline items but {len(after)} candidate items")
     return cluster_t_interval(after - before, groups, level=level)
 
 
-def _as_values(values: Sequence[float] | Array) -> Array:
+def as_values(values: Sequence[float] | Array) -> Array:
+    """A vector of finite floats; raises ValueError for no items, other shapes, NaN and infinities."""
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or len(x) == 0:
         raise ValueError("no items" if x.size == 0 else f"values have {x.ndim} dimensions, expected 1")
@@ -209,19 +211,27 @@ def _as_values(values: Sequence[float] | Array) -> Array:
     return x
 
 
-def _codes(labels: Sequence[Hashable]) -> tuple[npt.NDArray[np.intp], list[Hashable]]:
+def _codes(labels: Labels) -> tuple[npt.NDArray[np.intp], list[Hashable]]:
     """Number labels by first appearance: the result does not depend on their text."""
+    if isinstance(labels, np.ndarray) and labels.dtype != object:
+        names, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        return np.argsort(order)[inverse], names[order].tolist()
     seen: dict[Hashable, int] = {}
     codes = np.fromiter((seen.setdefault(label, len(seen)) for label in labels), dtype=np.intp, count=len(labels))
     return codes, list(seen)
 
 
 def _codes_of_pairs(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], int]:
-    codes, names = _codes(list(zip(first.tolist(), second.tolist(), strict=True)))
+    codes, names = _codes(first * (int(second.max()) + 1) + second)
     return codes, len(names)
 
 
-def _cluster_ids(groups: Sequence[Hashable] | None, n: int) -> tuple[npt.NDArray[np.intp], int]:
+def cluster_ids(groups: Labels | None, n: int) -> tuple[npt.NDArray[np.intp], int]:
+    """Cluster of each item as 0..count−1, by first appearance, and the count; `None`: each item is its own.
+
+    Raises ValueError if there are not `n` labels.
+    """
     if groups is None:
         return np.arange(n), n
     if len(groups) != n:
@@ -230,13 +240,13 @@ def _cluster_ids(groups: Sequence[Hashable] | None, n: int) -> tuple[npt.NDArray
     return codes, len(names)
 
 
-def _cluster_variance(x: Array, labels: npt.NDArray[np.intp], count: int) -> float:
+def cluster_variance(x: Array, labels: npt.NDArray[np.intp], count: int) -> float:
     """Variance of the mean: [G/(G−1)]·Σ_g(Σ_{i∈g}(x_i−mean))²/n²."""
     sums = np.bincount(labels, x - x.mean(), count)
     return float(count / (count - 1) * (sums @ sums) / len(x) ** 2)
 
 
-def _rounding(x: Array) -> float:
+def rounding_variance(x: Array) -> float:
     """Variance below this is float noise, not spread."""
     return (1e-12 * max(1.0, float(np.abs(x).max()))) ** 2
 
@@ -272,13 +282,14 @@ def _bootstrap_draws(
         if len(draws) == resamples:
             break
         chosen = rng.integers(len(members), size=len(members))
-        value = _try_statistic(statistic, [items[i] for g in chosen for i in members[g]])
+        value = try_statistic(statistic, [items[i] for g in chosen for i in members[g]])
         if value is not None:
             draws.append(value)
     return np.asarray(draws)
 
 
-def _try_statistic(statistic: Statistic, sample: list[Any]) -> float | None:
+def try_statistic(statistic: Statistic, sample: list[Any]) -> float | None:
+    """The statistic, or None where it fails or is not finite."""
     try:
         value = float(statistic(sample))
     except (ValueError, ZeroDivisionError, OverflowError):
@@ -301,7 +312,7 @@ def _bca_shares(
     left_out = []
     for block in np.array_split(np.arange(len(members)), min(len(members), 200)):
         gone = set(block.tolist())
-        left = _try_statistic(statistic, [items[i] for g, rows in enumerate(members) if g not in gone for i in rows])
+        left = try_statistic(statistic, [items[i] for g, rows in enumerate(members) if g not in gone for i in rows])
         if left is None:
             return None
         left_out.append(left)
@@ -312,7 +323,7 @@ def _bca_shares(
     acceleration = float((influence**3).sum()) / (6 * spread**1.5)
     bias = float(special.ndtri(below))
     shares = []
-    for z in (-_normal_quantile(level), _normal_quantile(level)):
+    for z in (-normal_quantile(level), normal_quantile(level)):
         shifted = bias + z
         denominator = 1 - acceleration * shifted
         if denominator <= 0:
@@ -321,12 +332,14 @@ def _bca_shares(
     return shares[0], shares[1]
 
 
-def _normal_quantile(level: float) -> float:
+def normal_quantile(level: float) -> float:
+    """z of a two-sided interval: 1.96 at 0.95."""
     _check_level(level)
     return float(special.ndtri((1 + level) / 2))
 
 
-def _t_quantile(level: float, df: int) -> float:
+def t_quantile(level: float, df: int) -> float:
+    """t of a two-sided interval with `df` degrees of freedom."""
     _check_level(level)
     return float(special.stdtrit(df, (1 + level) / 2))
 
