@@ -150,8 +150,9 @@ class TaskComparison:
     reason: str
     """One sentence: why this verdict."""
     difference: Estimate | None = None
-    """Candidate less baseline, in the metric's own unit; its interval is two-sided at level 1 − 2 alpha, so its bad end
-    is the one-sided bound that the margin is tested against."""
+    """Candidate less baseline in the metric's own unit, turned so that a loss is negative (for direction `lower`:
+    baseline less candidate). Its interval is two-sided at level 1 − 2 alpha: `low` is the one-sided bound that the
+    margin is tested against."""
     baseline: float | None = None
     """Value over the paired items."""
     candidate: float | None = None
@@ -238,3 +239,29 @@ class Decision:
     evidence: Mapping[str, str]
     """What it rests on: ids of reports and comparison, digests of weights and items."""
     created_at: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flip:
+    """One item that the candidate answers otherwise than the baseline: right before and wrong now, or the reverse."""
+
+    task: str
+    item: str
+    """Hash of the item, as in `ItemScore.item`."""
+    kind: Literal["lost", "gained"]
+    prompt: str
+    target: str
+    baseline_answer: str
+    candidate_answer: str
+    metric: str = ""
+    """The metric that changed."""
+    choices: tuple[str, ...] = ()
+    """Text of each continuation, in the order of the log-probabilities; empty where nothing was chosen from."""
+    baseline_logprobs: tuple[float, ...] = ()
+    """Summed log-probability (nats) of each continuation."""
+    candidate_logprobs: tuple[float, ...] = ()
+    baseline_value: float | None = None
+    """The metric's value for this item."""
+    candidate_value: float | None = None
+    notes: tuple[str, ...] = ()
+    """What a reader must know, e.g. `cloze lost too: knowledge, not format`."""

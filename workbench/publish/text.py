@@ -1,0 +1,40 @@
+"""Text that others wrote, made fit to be shown: hidden characters visible, long text cut. Knows no markup.
+
+Prompts and answers are under review. A right-to-left override, a zero-width space or a tag character may be the very
+reason for a flip, or an attack on the reader; both must be seen.
+"""
+
+import re
+import unicodedata
+
+_HIDDEN = re.compile(
+    "[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
+)
+
+
+def reveal(text: str) -> str:
+    r"""Characters that cannot be seen, or not be written to XML, by their code point; line breaks and tabs stay.
+
+    >>> reveal("a\u202eb\x00")
+    'a⟨U+202E⟩b⟨U+0000⟩'
+    """
+    text = text.replace("\r\n", "\n")
+    return "".join(f"⟨U+{ord(char):04X}⟩" if _is_hidden(char) else char for char in text)
+
+
+def reveal_line(text: str) -> str:
+    """The same in one line: every run of white space is a space."""
+    return " ".join(reveal(text).split())
+
+
+def cut_start(text: str, limit: int) -> str:
+    """At most `limit` characters, the end kept, with a note of what was cut: a prompt's question stands at its end."""
+    if len(text) <= limit:
+        return text
+    return f"[… {len(text) - limit:,} characters cut] {text[len(text) - limit :]}"
+
+
+def _is_hidden(char: str) -> bool:
+    if char in "\n\t":
+        return False
+    return unicodedata.category(char) in ("Cc", "Cs") or bool(_HIDDEN.match(char))
