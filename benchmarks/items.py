@@ -85,7 +85,7 @@ def read_items(task: Any, samples: Sequence[Sample], facts: Mapping[ItemKey, Ite
         fact = facts.get((name, doc_id), ItemFacts())
         group = sample["doc"].get(cluster) if cluster and isinstance(sample["doc"], dict) else None
         # A question that stands twice in a set is two items: hashes must be unique for pairing.
-        unique = item if seen[item] == 1 else _digest([item, seen[item]])
+        unique = item if seen[item] == 1 else digest([item, seen[item]])
         scores.append(
             ItemScore(
                 task=name,
@@ -132,18 +132,16 @@ def _read_choice(task: Any, sample: Sample, *, headline: str) -> Choice | None:
     config = getattr(task, "config", None)
     if task.OUTPUT_TYPE != "multiple_choice" or config is None or callable(config.process_results):
         return None
-    doc = sample["doc"]
-    texts = task.doc_to_choice(doc)
-    multiple_input = bool(getattr(task, "multiple_input", 0))
-    gold = _gold_indices(task.doc_to_text(doc) if multiple_input else task.doc_to_target(doc), texts)
-    logprobs = np.array(_logprobs(task, sample))
-    values = {
-        "acc": logprobs[: len(texts)],
-        "acc_norm": logprobs[: len(texts)] / np.array([float(len(text)) for text in texts]),
-        "acc_bytes": logprobs[: len(texts)] / np.array([float(len(text.encode())) for text in texts]),
-    }
-    if len(logprobs) == 2 * len(texts):
-        values["acc_mutual_info"] = logprobs[: len(texts)] - logprobs[len(texts) :]
+    if "offered" in sample:  # an imported row: it has no task to ask, and brings (texts, right indices) or None
+        if sample["offered"] is None:
+            return None
+        texts, gold = sample["offered"]
+    else:
+        doc = sample["doc"]
+        texts = task.doc_to_choice(doc)
+        multiple_input = bool(getattr(task, "multiple_input", 0))
+        gold = gold_indices(task.doc_to_text(doc) if multiple_input else task.doc_to_target(doc), texts)
+    values = choice_values(_logprobs(task, sample), texts)
     used = [values[m] for m in sample["metrics"] if m in values]
     best = int(np.argmax(values.get(headline, values["acc"])))
     return Choice(
@@ -155,7 +153,20 @@ def _read_choice(task: Any, sample: Sample, *, headline: str) -> Choice | None:
     )
 
 
-def _gold_indices(target: Any, texts: Sequence[str]) -> set[int]:
+def choice_values(logprobs: Sequence[float], texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """What lm-eval takes the argmax of, by metric: the log-probability of each choice, plain or per length."""
+    own, without_context = np.array(logprobs[: len(texts)]), np.array(logprobs[len(texts) :])
+    values = {
+        "acc": own,
+        "acc_norm": own / np.array([float(len(text)) for text in texts]),
+        "acc_bytes": own / np.array([float(len(text.encode())) for text in texts]),
+    }
+    if len(without_context) == len(texts):
+        values["acc_mutual_info"] = own - without_context
+    return values
+
+
+def gold_indices(target: Any, texts: Sequence[str]) -> set[int]:
     """Indices of the right choices; empty where the document names one that isn't there (lm-eval scores it 0)."""
     if isinstance(target, str):
         return {texts.index(target)} if target in texts else set()
@@ -186,7 +197,7 @@ def _answer_text(sample: Sample) -> str:
 
 def _extra(task: Any, sample: Sample, values: Mapping[str, Any], fact: ItemFacts) -> dict[str, Any]:
     """What comparisons need beyond the metrics: the document's hash, parts of pooled metrics, counts of tokens."""
-    extra: dict[str, Any] = {"doc": _digest(sample["doc"])}
+    extra: dict[str, Any] = {"doc": digest(sample["doc"])}
     prompts = list(dict.fromkeys(str(a[0]) for a in sample["arguments"] if a[0]))
     if task.OUTPUT_TYPE == "multiple_choice" and len(prompts) > 1:
         extra["prompts"] = prompts
@@ -249,10 +260,11 @@ def _item_value(metric: Metric, value: Any) -> float | None:
 
 
 def _hash_item(sample: Sample) -> str:
-    return _digest([sample["doc"], sample["arguments"], sample["target"]])
+    return digest([sample["doc"], sample["arguments"], sample["target"]])
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """SHA-256 of plain values, whatever the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 

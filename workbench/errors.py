@@ -6,6 +6,7 @@ WorkbenchError
 │   ├── TaskError        an unknown task, a faulty question file
 │   ├── CheckpointError  what was named is no model, or its parts do not fit together
 │   ├── EngineError      an engine that is not installed, or cannot do what was asked
+│   ├── LogError         a log of another evaluation tool that cannot be read
 │   └── StoreError       the project folder or its database
 └── RunError             the run itself failed (NaN logits, a full disk, an endpoint that is down): exit code 4
 """
@@ -40,6 +41,10 @@ class CheckpointError(UserError):
 
 class EngineError(UserError):
     """An engine is not installed, or cannot do what was asked of it."""
+
+
+class LogError(UserError):
+    """A log of another evaluation tool is damaged, incomplete, or none at all."""
 
 
 class StoreError(UserError):
