@@ -219,7 +219,8 @@ def decision_reason(checkpoint: str, rules: Sequence[RuleResult], comparison: Co
     kept = [tasks[rule.task] for rule in required if rule.verdict in CERTIFIED and rule.task in tasks]
     if comparison and len(kept) == len(required):
         return _kept_reason(checkpoint, kept, comparison.alpha)
-    return f"{checkpoint} passes {_of(len(required), len(required), 'required rule')}."
+    all_of = "the one required rule" if len(required) == 1 else f"all {len(required)} required rules"
+    return f"{checkpoint} passes {all_of}."
 
 
 def headline(outcome: Outcome, reason: str) -> str:
