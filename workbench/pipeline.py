@@ -1,90 +1,77 @@
-"""The main path, readable in one sitting: resolve a checkpoint, load an engine, run the tasks, record a report.
+"""The main path, readable in one sitting: evaluate checkpoints, compare their reports, decide whether one may ship.
 
-`evaluate` is what `workbench eval` calls, and what Python users call. Knows every part by its front door only.
+`workbench eval`, `compare` and `gate` call these functions, and so do Python users. Knows every part by its front door
+only: one checkpoint's run is in `workbench.evaluation`, what names mean in `workbench.references`.
 """
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.errors import CheckpointError, ConfigError, EngineError, StoreError, UserError, did_you_mean
-from workbench.records import Checkpoint, ItemScore, Report
+from workbench.errors import CheckpointError, ConfigError, StoreError
+from workbench.evaluation import (
+    Evaluated,
+    EvaluationRequest,
+    Listener,
+    build_plan_of,
+    evaluate_one,
+    expected_seconds,
+    opened,
+    with_other_tiling,
+)
+from workbench.records import Checkpoint, Comparison, Decision, Flip, Report
+from workbench.references import (
+    find_noise_report,
+    find_report_like,
+    include_folders,
+    open_project,
+    resolve_checkpoint,
+)
 
 if TYPE_CHECKING:
-    from benchmarks.changes import Change
+    from benchmarks.compare import Question, Side
     from benchmarks.cost import TaskCost
-    from benchmarks.lm import EngineLM
-    from benchmarks.progress import ProgressReport
-    from benchmarks.runner import Plan
-    from workbench.engines.base import Engine, Usage
-    from workbench.store import Project
+    from workbench.gate import Gate
+    from workbench.store import Project, Store
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-_PACKAGES = ("model-workbench", "torch", "transformers", "lm-eval", "datasets", "numpy", "tokenizers", "vllm")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationRequest:
-    """What to ask of every checkpoint of a run. All of it shapes the numbers."""
-
-    suites: Sequence[str] = ()
-    tasks: Sequence[str] = ()
-    num_fewshot: int | None = None
-    """Overrides every task's own number of shots."""
-    limit: int | float | None = None
-    """Items per leaf task at most; below 1, a share. Overrides the suites' own limits."""
-    seed: int = 0
-    """Draws shots (0: as lm-eval does), samples and bootstraps."""
-    apply_chat_template: bool = False
-    system_instruction: str | None = None
-    include_path: Sequence[str | Path] = ()
-    """Folders of task and suite files, besides those of the project."""
-    engine: str | None = None
-    """None: the project's, or `openai` for an endpoint."""
-    dtype: str | None = None
-    batch_tokens: int | None = None
-    """Tokens of one forward pass."""
-    cache_gb: float | None = None
-    """Most memory for shared prefixes, in GB."""
-    engine_options: Mapping[str, Any] = field(default_factory=dict)
-    """More options of the engine."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Listener:
-    """Who is told how a run goes. Every call is optional to hear."""
-
-    on_loaded: Callable[[Checkpoint, "Engine", float], None] = lambda *_: None
-    """Checkpoint, engine, seconds."""
-    on_progress: Callable[[Checkpoint, "ProgressReport"], None] = lambda *_: None
-    on_note: Callable[[str], None] = lambda *_: None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluated:
-    """One checkpoint's report, and what this run of it cost."""
-
-    report: Report
-    items: tuple[ItemScore, ...]
-    usage: "Usage | None" = None
-    """None: the report was taken from the store."""
-    computed: int = 0
-    """Distinct requests that were paid for now."""
-    reused: int = 0
-    """Distinct requests whose answer was in the ledger."""
+__all__ = [
+    "CheckpointCost",
+    "Evaluated",
+    "Evaluation",
+    "EvaluationRequest",
+    "Gated",
+    "Listener",
+    "compare",
+    "evaluate",
+    "evaluate_many",
+    "find_flips",
+    "gate",
+    "include_folders",
+    "open_project",
+    "plan_evaluation",
+    "resolve_checkpoint",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Several checkpoints on the same tasks, and their changes against the baseline (report id -> changes)."""
+    """Several checkpoints on the same tasks, and how they compare with the baseline."""
 
     evaluated: tuple[Evaluated, ...]
     baseline: Evaluated | None
-    changes: Mapping[str, Sequence["Change"]]
+    comparisons: Mapping[str, Comparison]
+    """By id of the candidate's report."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gated:
+    """A decision, with the comparison that it rests on."""
+
+    decision: Decision
+    report: Report
+    comparison: Comparison | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,31 +110,34 @@ def evaluate_many(
     project: "Project | str | Path",
     request: EvaluationRequest,
     baseline: str | Path | Checkpoint | None = None,
+    noise_floor: bool = False,
     listener: Listener | None = None,
 ) -> Evaluation:
-    """Evaluate checkpoints on the same items, the baseline first; record a report of each.
+    """Evaluate checkpoints on the same items, the baseline first; record a report of each and compare them.
 
-    Raises UserError for what can be mended, RunError where a run failed; in both cases nothing computed is lost.
+    `noise_floor`: compute the baseline a second time with other tiling, so that comparisons know what arithmetic
+    alone does to it. Raises UserError for what can be mended, RunError where a run failed; nothing computed is lost.
     """
-    from benchmarks.changes import paired_changes
-
     project, listener = open_project(project), listener or Listener()
-    plan = _build_plan(project, request)
+    plan = build_plan_of(project, request)
     resolved = [resolve_checkpoint(one, project) for one in checkpoints]
     _refuse_twins(resolved)
     base = _find_baseline(baseline, project) if baseline is not None else None
     twin = [i for i, one in enumerate(resolved) if isinstance(base, Checkpoint) and _identity(one) == _identity(base)]
     if isinstance(base, Checkpoint) and not twin:
-        base = _evaluate_one(base, plan, project, request, listener)
-    done = [_evaluate_one(one, plan, project, request, listener) for one in resolved]
+        base = evaluate_one(base, plan, project, request, listener)
+    done = [evaluate_one(one, plan, project, request, listener) for one in resolved]
     if isinstance(base, Checkpoint):
         base = done[twin[0]]
-    changes = {
-        one.report.id: paired_changes(one.report.results, one.items, base.items, seed=request.seed)
+    if noise_floor:
+        again = base or done[0]
+        evaluate_one(again.report.checkpoint, plan, project, with_other_tiling(request, again.report), listener)
+    comparisons = {
+        one.report.id: _compare_recorded(project.store, base.report, one.report, seed=request.seed)
         for one in done
         if base is not None and one.report.id != base.report.id
     }
-    return Evaluation(evaluated=tuple(done), baseline=base, changes=changes)
+    return Evaluation(evaluated=tuple(done), baseline=base, comparisons=comparisons)
 
 
 def plan_evaluation(
@@ -161,65 +151,151 @@ def plan_evaluation(
     from benchmarks.cost import estimate_cost
 
     project = open_project(project)
-    plan = _build_plan(project, request)
+    plan = build_plan_of(project, request)
     named = [*checkpoints] if baseline is None or baseline in checkpoints else [baseline, *checkpoints]
     costs: list[CheckpointCost] = []
     for one in named:
         checkpoint = resolve_checkpoint(one, project)
-        with _opened(checkpoint, project, request, Listener()) as lm:
+        with opened(checkpoint, project, request, Listener()) as lm:
             tasks = estimate_cost(lm, plan, apply_chat_template=request.apply_chat_template)
-            seconds = _expected_seconds(project, checkpoint, lm.engine.scorer, tasks)
+            seconds = expected_seconds(project, checkpoint, lm.engine.scorer, tasks)
         costs.append(CheckpointCost(checkpoint=checkpoint, tasks=tuple(tasks), seconds=seconds))
     return costs
 
 
-def open_project(project: "Project | str | Path") -> "Project":
-    """The project itself, or the one in (or above) a folder; a new one is made where there is none."""
-    from workbench.store import Project
+def compare(
+    baseline: str,
+    candidates: Sequence[str],
+    *,
+    project: "Project | str | Path",
+    alpha: float = 0.05,
+    part: Literal["all", "select", "certify"] = "all",
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compare reports with a baseline's and record the comparisons, in the order of the candidates.
 
-    return project if isinstance(project, Project) else Project.open_or_init(project)
-
-
-def include_folders(project: "Project", more: Iterable[str | Path] = ()) -> list[Path]:
-    """Where a project's own tasks and suites lie: its folders, those it is configured with, and `more`.
-
-    Each folder once: lm-eval would take a task met twice for two of the same name.
+    A report is named by its id (or the beginning of it), or by its checkpoint; of a checkpoint that has several, the
+    one that was asked like the other side is taken. Raises TaskError where two have no task in common.
     """
-    own = [folder for folder in (project.root / "tasks", project.root / "suites") if folder.is_dir()]
-    configured = [project.root / path for path in project.config.include_path]
-    return list(dict.fromkeys(Path(path).expanduser().resolve() for path in [*own, *configured, *more]))
+    project = open_project(project)
+    store = project.store
+    first = store.report(candidates[0])
+    base = find_report_like(store, baseline, first)
+    made: list[Comparison] = []
+    sides: dict[str, Side] = {}
+    for reference in candidates:
+        candidate = find_report_like(store, reference, base)
+        made.append(_compare_recorded(store, base, candidate, alpha=alpha, part=part, seed=seed, sides=sides))
+    return made
 
 
-def resolve_checkpoint(reference: str | Path | Checkpoint, project: "Project | None" = None) -> Checkpoint:
-    """A checkpoint by path, alias of an embedded model, name or fingerprint known to the project, hub id or URL#model.
+def find_flips(comparison: Comparison, *, project: "Project | str | Path", tasks: Sequence[str] = ()) -> list[Flip]:
+    """The items that the two reports of a comparison answer differently, lost ones first; of all tasks or some."""
+    from benchmarks.flips import list_flips
 
-    Raises CheckpointError: nothing of that name, or no model.
+    store = open_project(project).store
+    named = [task for task in comparison.tasks if not tasks or task.task in tasks]
+    return list_flips(named, _side(store, comparison.baseline), _side(store, comparison.candidate))
+
+
+def gate(
+    candidate: str,
+    *,
+    project: "Project | str | Path",
+    baseline: str | None = None,
+    rules: "Gate | str | Path | None" = None,
+    overrides: Mapping[str, str] | None = None,
+    part: Literal["all", "select", "certify"] = "all",
+    seed: int = 0,
+) -> Gated:
+    """Decide whether a checkpoint may ship, by its recorded report; the decision is recorded too.
+
+    `rules`: a gate or its file; None asks what the suites ask: every task kept. `overrides`: rule -> who and why.
     """
-    from workbench.engines.embedded import EMBEDDED, find_embedded
-    from workbench.store import checkpoints
+    from benchmarks.suite import list_tasks
+    from workbench.gate import decide, default_gate, evidence_of, expand_rules, load_gate
 
-    if isinstance(reference, Checkpoint):
-        return reference
-    text = str(reference)
-    if not Path(text).expanduser().exists():
-        if text in EMBEDDED:
-            fetched = find_embedded(text)
-            if fetched is None:
-                raise CheckpointError(f"{text}: not on this machine yet; run workbench fetch {text}")
-            return checkpoints.resolve(fetched.folder, name=text)
-        known = _known_checkpoint(text, project)
-        if known is not None:
-            return replace(checkpoints.resolve(known.source, name=known.name), stage=known.stage, parent=known.parent)
-    return checkpoints.resolve(text)
+    project = open_project(project)
+    store = project.store
+    report = store.report(candidate)
+    where = "gate" if rules is None or not isinstance(rules, str | Path) else str(rules)
+    asked = load_gate(rules) if isinstance(rules, str | Path) else rules
+    named = baseline or (asked.baseline if asked else None) or project.config.baseline
+    base = find_report_like(store, named, report) if named else None
+    asked = asked or default_gate(report, *([base] if base else []))
+    results = {result.task: result for one in (base, report) if one for result in one.results}
+    known = list_tasks(include_folders(project))
+    checks = expand_rules(asked, list(results.values()), known_tasks=known, where=where)
+    comparison = None
+    if base is not None:
+        questions = [_question(check) for check in checks if check.matched and not check.rule.is_limit]
+        unique = list(dict.fromkeys(questions))
+        comparison = _compare_recorded(store, base, report, unique, alpha=asked.alpha, part=part, seed=seed)
+    digests = {one.id: store.items_digest(one.id) for one in (report, base) if one is not None}
+    evidence = evidence_of(report, comparison, items=digests, baseline=base)
+    decision = decide(checks, report=report, comparison=comparison, evidence=evidence, overrides=overrides)
+    parents = [comparison.id] if comparison else [report.id]
+    document = replace(decision, id="", created_at="")
+    found = store.add_decision(_plain(document), verdict=decision.outcome, made_from=parents)
+    return Gated(decision=replace(decision, id=found, created_at=_now()), report=report, comparison=comparison)
 
 
-def _known_checkpoint(reference: str, project: "Project | None") -> Checkpoint | None:
-    if project is None:
-        return None
-    try:
-        return project.store.checkpoint(reference)
-    except StoreError:
-        return None
+def _compare_recorded(
+    store: "Store",
+    baseline: Report,
+    candidate: Report,
+    questions: "Sequence[Question] | None" = None,
+    *,
+    alpha: float = 0.05,
+    part: Literal["all", "select", "certify"] = "all",
+    seed: int = 0,
+    sides: "dict[str, Side] | None" = None,
+) -> Comparison:
+    """Compare two reports of the store; `sides` keeps what was read of the baseline from one candidate to the next."""
+    from benchmarks.compare import compare_reports
+
+    kept = {} if sides is None else sides
+    again = find_noise_report(store, baseline)
+    for report in [baseline] if again is None else [baseline, again]:
+        kept.setdefault(report.id, _side(store, report.id))
+    made = compare_reports(
+        kept[baseline.id],
+        kept.get(candidate.id) or _side(store, candidate.id),
+        questions,
+        noise=kept[again.id] if again else None,
+        alpha=alpha,
+        part=part,
+        seed=seed,
+    )
+    found = store.add_comparison(_plain(made), kind="paired", reports=[baseline.id, candidate.id])
+    return replace(made, id=found, created_at=_now())
+
+
+def _side(store: "Store", report_id: str) -> "Side":
+    from benchmarks.compare import Side
+
+    return Side(
+        report=store.report(report_id),
+        columns=store.item_columns(report_id),
+        rows=lambda tasks: store.items(report_id, tasks=tasks),
+    )
+
+
+def _question(check: Any) -> "Question":
+    from benchmarks.compare import Question
+
+    rule = check.rule
+    return Question(task=check.task, metric=rule.metric, margin=rule.margin, required=check.required)
+
+
+def _plain(record: Any) -> Any:
+    from workbench.store import to_plain
+
+    return to_plain(record)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _find_baseline(reference: str | Path | Checkpoint, project: "Project") -> Checkpoint | Evaluated:
@@ -238,144 +314,6 @@ def _find_baseline(reference: str | Path | Checkpoint, project: "Project") -> Ch
             return Evaluated(report=report, items=items)
 
 
-def _evaluate_one(
-    checkpoint: Checkpoint, plan: "Plan", project: "Project", request: EvaluationRequest, listener: Listener
-) -> Evaluated:
-    """Load, run, score, record."""
-    from benchmarks.runner import run_plan
-
-    started = time.perf_counter()
-    with _opened(checkpoint, project, request, listener) as lm:
-        outcome = run_plan(
-            lm,
-            plan,
-            apply_chat_template=request.apply_chat_template,
-            system_instruction=request.system_instruction,
-        )
-    for note in lm.usage.notes:
-        listener.on_note(note)
-    report = _build_report(checkpoint, lm, outcome.results, request, seconds=time.perf_counter() - started)
-    report = _with_id(report, outcome.items)
-    project.store.add_report(report, outcome.items)
-    return Evaluated(report=report, items=outcome.items, usage=lm.usage, computed=lm.computed, reused=lm.reused)
-
-
-@contextmanager
-def _opened(
-    checkpoint: Checkpoint, project: "Project", request: EvaluationRequest, listener: Listener
-) -> Iterator["EngineLM"]:
-    """The checkpoint as a model that lm-eval can ask, its answers kept in the project's ledger."""
-    from benchmarks.lm import EngineLM
-    from workbench.engines.loading import load
-
-    started = time.perf_counter()
-    engine = load(checkpoint, **_engine_options(checkpoint, project, request))
-    listener.on_loaded(checkpoint, engine, time.perf_counter() - started)
-    try:
-        yield EngineLM(
-            engine,
-            ledger=project.store.ledger,
-            fingerprint=checkpoint.fingerprint,
-            tokenizer_digest=checkpoint.tokenizer,
-            seed=request.seed,
-            on_progress=lambda report: listener.on_progress(checkpoint, report),
-        )
-    finally:
-        engine.close()
-
-
-def _engine_options(checkpoint: Checkpoint, project: "Project", request: EvaluationRequest) -> dict[str, Any]:
-    """Options of the engine; those of arithmetic mean nothing to an endpoint, whose project default is left out."""
-    asked = {"dtype": request.dtype, "batch_tokens": request.batch_tokens, "cache_gb": request.cache_gb}
-    given = {name: value for name, value in asked.items() if value is not None}
-    if request.dtype is not None and request.dtype not in DTYPES:
-        raise EngineError(f"--dtype {request.dtype}: unknown; {did_you_mean(request.dtype, DTYPES)}")
-    if checkpoint.kind == "endpoint":
-        if given:
-            option = next(iter(given)).replace("_", "-")
-            raise EngineError(f"--{option}: {checkpoint.name} is an endpoint, which computes as it likes; leave it out")
-        allowed = {"allowed_endpoints": project.config.allowed_endpoints}
-        return {"engine": request.engine, **allowed, **request.engine_options}
-    return {
-        "engine": request.engine or project.config.engine,
-        "dtype": project.config.dtype,
-        **given,
-        **request.engine_options,
-    }
-
-
-def _build_plan(project: "Project", request: EvaluationRequest) -> "Plan":
-    from benchmarks.runner import build_plan
-    from workbench.config import data_folder
-
-    return build_plan(
-        suites=request.suites,
-        tasks=request.tasks,
-        num_fewshot=request.num_fewshot,
-        limit=request.limit,
-        seed=request.seed,
-        include_path=include_folders(project, request.include_path),
-        data=data_folder(project.config, root=project.root),
-    )
-
-
-def _build_report(
-    checkpoint: Checkpoint, lm: "EngineLM", results: Any, request: EvaluationRequest, *, seconds: float
-) -> Report:
-    usage = lm.usage
-    timing = {
-        "seconds": seconds,
-        "compute_seconds": usage.seconds,
-        "prompt_tokens": float(usage.prompt_tokens),
-        "new_tokens": float(usage.new_tokens),
-        "naive_tokens": float(usage.naive_tokens),
-        "requests_computed": float(lm.computed),
-        "requests_reused": float(lm.reused),
-    }
-    if usage.limit_seconds:
-        timing["limit_seconds"] = usage.limit_seconds
-    return Report(
-        id="",
-        checkpoint=checkpoint,
-        suites=tuple(request.suites),
-        results=tuple(results),
-        settings={
-            "tasks": list(request.tasks),
-            "engine": lm.engine.name,
-            "scorer": lm.engine.scorer,
-            "window": lm.engine.max_length,
-            "num_fewshot": request.num_fewshot,
-            "limit": request.limit,
-            "seed": request.seed,
-            "apply_chat_template": request.apply_chat_template,
-            "system_instruction": request.system_instruction,
-        },
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment=describe_environment() | ({"notes": "; ".join(usage.notes)} if usage.notes else {}),
-        timing=timing,
-    )
-
-
-def _with_id(report: Report, items: Sequence[ItemScore]) -> Report:
-    from workbench.store import report_id
-
-    return replace(report, id=report_id(report, items))
-
-
-def describe_environment() -> dict[str, str]:
-    """Versions and machine, for a report's reader."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def _identity(checkpoint: Checkpoint) -> tuple[str, str]:
     return checkpoint.fingerprint, checkpoint.tokenizer
 
@@ -385,21 +323,3 @@ def _refuse_twins(checkpoints: Sequence[Checkpoint]) -> None:
     for one in checkpoints:
         if (other := seen.setdefault(_identity(one), one)) is not one:
             raise ConfigError(f"{one.name}: the same weights and tokenizer as {other.name}; name each model once")
-
-
-def _expected_seconds(
-    project: "Project", checkpoint: Checkpoint, scorer: str, tasks: Sequence["TaskCost"]
-) -> float | None:
-    """From the newest report of the same weights and scorer that computed something."""
-    todo = sum(cost.tokens + cost.new_tokens for cost in tasks)
-    if not todo:
-        return 0.0
-    try:
-        reports = project.store.reports(checkpoint=checkpoint.fingerprint)
-    except UserError:
-        return None
-    for report in reports:
-        computed = report.timing.get("prompt_tokens", 0.0) + report.timing.get("new_tokens", 0.0)
-        if report.settings.get("scorer") == scorer and computed > 0:
-            return todo * report.timing["compute_seconds"] / computed
-    return None

@@ -60,6 +60,12 @@ def command(
     include_path: Annotated[
         list[Path] | None, typer.Option(help="Folder of task and suite files.", rich_help_panel="Tasks")
     ] = None,
+    noise_floor: Annotated[
+        bool,
+        typer.Option(
+            "--noise-floor", help="Compute the baseline twice: what does arithmetic do?", rich_help_panel="Tasks"
+        ),
+    ] = False,
     project: Annotated[
         Path | None, typer.Option(help="Project folder (default: the nearest).", rich_help_panel="Output")
     ] = None,
@@ -71,7 +77,7 @@ def command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel="Output")] = False,
 ) -> None:
-    """Evaluate checkpoints on the same questions, with error bars and paired changes against a baseline.
+    """Evaluate checkpoints on the same questions, with error bars, and what each kept or forgot against a baseline.
 
     Every answer is kept: an interrupted run goes on where it stopped, a baseline is paid for once, and a larger
     --limit pays only for the new questions.
@@ -113,7 +119,9 @@ def command(
     talk = _Talk()
     try:
         with talk:
-            evaluation = evaluate_many(named, project=home, request=request, baseline=base, listener=talk.listener())
+            evaluation = evaluate_many(
+                named, project=home, request=request, baseline=base, noise_floor=noise_floor, listener=talk.listener()
+            )
     except KeyboardInterrupt:
         say(f"interrupted; {talk.kept()}. To go on: {shlex.join(['workbench', *_arguments()])}")
         raise SystemExit(130) from None
@@ -193,12 +201,12 @@ def _print_evaluation(evaluation: "Evaluation", home: "Project", as_json: bool) 
             {
                 "baseline": evaluation.baseline.report.id if evaluation.baseline else None,
                 "reports": reports,
-                "changes": evaluation.changes,
+                "comparisons": evaluation.comparisons,
             }
         )
     else:
-        print_table(*tables.report_table(reports, evaluation.changes))
-    for note in tables.report_notes(reports, evaluation.changes):
+        print_table(*tables.report_table(reports, evaluation.comparisons))
+    for note in tables.report_notes(reports, evaluation.comparisons):
         say(f"note: {note}")
     names = tables.unique_names(reports)
     for one in shown:
@@ -206,7 +214,13 @@ def _print_evaluation(evaluation: "Evaluation", home: "Project", as_json: bool) 
             say(f"{names[one.report.id]}: {tables.cost_line(one.report.timing)}")
     for one in evaluation.evaluated:
         say(f"report {one.report.id[:12]} ({names[one.report.id]}) is in {_short(home.reports_folder)}")
-    say(f"next: workbench show {evaluation.evaluated[-1].report.id[:12]}{_project_option()}")
+    say(f"next: workbench {_next_command(evaluation)}{_project_option()}")
+
+
+def _next_command(evaluation: "Evaluation") -> str:
+    last = evaluation.evaluated[-1].report.id[:12]
+    base = evaluation.baseline.report.id[:12] if evaluation.baseline and evaluation.comparisons else None
+    return f"gate {last} --baseline {base}" if base else f"show {last}"
 
 
 def _print_costs(costs: "list[CheckpointCost]", as_json: bool) -> None:

@@ -1,13 +1,11 @@
 """Reports as table rows and lines of talk. Pure: knows records, no store and no terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.cli.output import Column, format_duration
-from workbench.records import Estimate, Report, TaskResult
-
-if TYPE_CHECKING:
-    from benchmarks.changes import Change
+from workbench.publish.signs import VERDICTS
+from workbench.records import Comparison, Estimate, Report, TaskComparison, TaskResult
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 
@@ -33,13 +31,15 @@ def format_estimate(estimate: Estimate) -> str:
     return f"{format_number(estimate.value)} [{format_number(estimate.low)}, {format_number(estimate.high)}]"
 
 
-def format_change(change: "Change | None") -> str | None:
-    """`+0.006 [-0.012, +0.024]`; None where there is nothing to compare."""
-    if change is None:
+def format_change(task: TaskComparison | None) -> str | None:
+    """`+0.006 [-0.012, +0.024]` in the metric's own sign; None where nothing was compared."""
+    if task is None or task.difference is None:
         return None
-    if change.low is None or change.high is None:
-        return _signed(change.value)
-    return f"{_signed(change.value)} [{_signed(change.low)}, {_signed(change.high)}]"
+    turn = 1 if task.direction == "higher" else -1  # records hold losses as negative, whatever the direction
+    value, ends = turn * task.difference.value, [task.difference.low, task.difference.high][::turn]
+    if ends[0] is None or ends[1] is None:
+        return _signed(value)
+    return f"{_signed(value)} [{_signed(turn * ends[0])}, {_signed(turn * ends[1])}]"
 
 
 def name_metric(result: TaskResult) -> str:
@@ -48,15 +48,21 @@ def name_metric(result: TaskResult) -> str:
 
 
 def report_table(
-    reports: Sequence[Report], changes: Mapping[str, Sequence["Change"]]
+    reports: Sequence[Report], comparisons: Mapping[str, Comparison]
 ) -> tuple[list[Column], list[list[Any]]]:
-    """Columns and rows: a row for each task, a column for each report, then the changes against the baseline."""
+    """Columns and rows: a row for each task, a column for each report, then change and verdict against the baseline.
+
+    `comparisons`: id of a candidate's report -> its comparison.
+    """
     names = unique_names(reports)
-    changed = [report for report in reports if report.id in changes]
-    columns = [Column("task"), Column("metric"), Column("n", right=True), *(Column(names[r.id]) for r in reports)]
-    columns += [Column("change" if len(changed) == 1 else f"change {names[r.id]}") for r in changed]
+    compared = [report for report in reports if report.id in comparisons]
+    columns = [Column("task"), Column("metric", drop=2), Column("n", right=True, drop=3)]
+    columns += [Column(names[r.id], drop=1) for r in reports]
+    for report in compared:
+        whose = "" if len(compared) == 1 else f" {names[report.id]}"
+        columns += [Column(f"change{whose}"), Column(f"verdict{whose}")]
     results = {r.id: {result.task: result for result in r.results} for r in reports}
-    differences = {r.id: {change.task: change for change in changes[r.id]} for r in changed}
+    judged = {r.id: {task.task: task for task in comparisons[r.id].tasks} for r in compared}
     rows: list[list[Any]] = []
     for task in dict.fromkeys(result.task for report in reports for result in report.results):
         first = next(results[r.id][task] for r in reports if task in results[r.id])
@@ -64,7 +70,10 @@ def report_table(
         for report in reports:
             result = results[report.id].get(task)
             row.append(format_estimate(result.headline) if result else None)
-        rows.append(row + [format_change(differences[r.id].get(task)) for r in changed])
+        for report in compared:
+            found = judged[report.id].get(task)
+            row += [format_change(found), VERDICTS[found.verdict].label if found else None]
+        rows.append(row)
     return columns, rows
 
 
@@ -79,7 +88,7 @@ def unique_names(reports: Sequence[Report]) -> dict[str, str]:
     }
 
 
-def report_notes(reports: Sequence[Report], changes: Mapping[str, Sequence["Change"]]) -> list[str]:
+def report_notes(reports: Sequence[Report], comparisons: Mapping[str, Comparison]) -> list[str]:
     """What a reader must know: notes of tasks, results at chance, intervals that are missing, items without a pair."""
     names = unique_names(reports)
     notes: list[str] = []
@@ -93,21 +102,16 @@ def report_notes(reports: Sequence[Report], changes: Mapping[str, Sequence["Chan
             if is_at_chance(result):
                 what = f"{result.task}: {{}} not told from guessing ({format_number(result.chance or 0)})"
                 guessing.setdefault(what, []).append(names[report.id])
-        notes += [note for change in changes.get(report.id, ()) for note in _change_notes(change)]
+        if report.id in comparisons:
+            notes += [note for task in comparisons[report.id].tasks for note in _comparison_notes(task)]
     notes += [what.format(join_names(who)) for what, who in guessing.items()]
     return list(dict.fromkeys(notes))
 
 
-def _change_notes(change: "Change") -> list[str]:
-    notes: list[str] = []
-    if change.missing:
-        notes.append(
-            f"{change.task}: the baseline lacks {change.missing:,} of {change.n + change.missing:,} items; the change "
-            f"is over the {change.n:,} that both have"
-        )
-    if change.method == "none: no spread":
-        notes.append(f"{change.task}: no interval of the change, every item moved alike")
-    return notes
+def _comparison_notes(task: TaskComparison) -> list[str]:
+    if task.verdict == "incomparable":
+        return [f"{task.task}: not compared, {task.reason}"]
+    return [f"{task.task}: {note}" for note in task.notes]
 
 
 def is_at_chance(result: TaskResult) -> bool:

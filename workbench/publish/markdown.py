@@ -87,7 +87,7 @@ def _escape_line(text: str) -> str:
     line = line.replace("&#64;", f"&#64;{_JOINER}")
     line = re.sub(r":(?=\S)", f"&#58;{_JOINER}", line)
     line = re.sub(r"\b(www)\.", rf"\1{_JOINER}.", line, flags=re.IGNORECASE)
-    line = re.sub(r"^[^\w&]", _reference, line)  # a list, a quote or a heading starts with a character
+    line = re.sub(r"^[+=().,;:/%^?-]", _reference, line)  # a list, a quote or a heading starts with a character
     return re.sub(r"^(\d+)([.)])(?=\s|$)", lambda match: f"{match[1]}&#{ord(match[2])};", line)
 
 

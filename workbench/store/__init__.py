@@ -10,6 +10,7 @@ from workbench.store.catalog import Store, report_id
 from workbench.store.checkpoints import local_path, resolve
 from workbench.store.derived import Entry
 from workbench.store.identity import canonical_json, content_hash, read_record, to_plain
+from workbench.store.items import ItemColumns, columns_of
 from workbench.store.ledger import Ledger, LedgerEntry, ledger_key
 from workbench.store.lineage import Lineage
 from workbench.store.project import Project
@@ -17,6 +18,7 @@ from workbench.store.runs import RunEntry, RunStatus
 
 __all__ = [
     "Entry",
+    "ItemColumns",
     "Ledger",
     "LedgerEntry",
     "Lineage",
@@ -25,6 +27,7 @@ __all__ = [
     "RunStatus",
     "Store",
     "canonical_json",
+    "columns_of",
     "content_hash",
     "ledger_key",
     "local_path",

@@ -4,8 +4,9 @@ A report is a folder `reports/<id>` (report.json, items.parquet) and a row; the 
 killed process leaves behind is either a whole report or no report.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,14 @@ from workbench.store.derived import Entry, add_entry, entries
 from workbench.store.faults import explained_files
 from workbench.store.files import write_folder
 from workbench.store.identity import canonical_json, content_hash, read_record, to_plain, without_defaults
-from workbench.store.items import items_digest, read_items, read_items_frame, write_items
+from workbench.store.items import (
+    ItemColumns,
+    items_digest,
+    read_item_columns,
+    read_items,
+    read_items_frame,
+    write_items,
+)
 from workbench.store.ledger import Ledger
 from workbench.store.lineage import Lineage, lineage
 from workbench.store.runs import RunEntry, RunStatus, add_run, runs, set_run_status
@@ -176,9 +184,18 @@ class Store:
             )
         return of_checkpoint[0]
 
-    def items(self, reference: str) -> list[ItemScore]:
-        """The item scores behind a report, in row order."""
-        return read_items(self._items_file(reference))
+    def items(self, reference: str, *, tasks: Iterable[str] | None = None) -> list[ItemScore]:
+        """The item scores behind a report, or those of some of its tasks, in row order."""
+        return read_items(self._items_file(reference), tasks=tasks)
+
+    def item_columns(self, reference: str) -> ItemColumns:
+        """Their tasks, hashes, groups and metrics as columns."""
+        return read_item_columns(self._items_file(reference))
+
+    def items_digest(self, reference: str) -> str:
+        """SHA-256 hex over the bytes of a report's item file."""
+        with explained_files(self.reports_folder), self._items_file(reference).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def items_frame(self, reference: str) -> "pd.DataFrame":
         """The same as a frame; see `read_items_frame` for the columns."""

@@ -4,6 +4,7 @@ SQLite runs in WAL mode: readers never wait, one writer at a time, and writers q
 begins with BEGIN IMMEDIATE, because a transaction that starts as a reader and turns writer does not queue.
 """
 
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -99,6 +100,8 @@ class Database:
             ) from error
         except (SQLAlchemyError, TypeError) as error:
             raise StoreError(f"store {self.where}: {error}") from error
+        # Ctrl-C may fall into the return of a connection; the pool closes it and would log a traceback about that.
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
         if self.is_sqlite:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)

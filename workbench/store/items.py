@@ -7,7 +7,8 @@ float that changes is -0.0, which becomes 0.0.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,48 @@ from workbench.records import ItemScore
 from workbench.store.identity import canonical_json, dump_plain, to_plain, without_defaults
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import pyarrow as pa
 
 ITEMS_SCHEMA_VERSION = 1
 _VERSION_KEY = b"workbench.items.schema_version"
 _ROWS_PER_GROUP = 20_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ItemColumns:
+    """Item scores as columns of equal length, for work over many thousands of them. Read-only."""
+
+    task: "np.ndarray"
+    """Names (object)."""
+    item: "np.ndarray"
+    group: "np.ndarray"
+    metrics: "Mapping[str, np.ndarray]"
+    """float64 of each metric; NaN where an item does not have it."""
+
+    def of(self, rows: "np.ndarray") -> "ItemColumns":
+        """Only these rows (bool or indices)."""
+        return ItemColumns(
+            task=self.task[rows],
+            item=self.item[rows],
+            group=self.group[rows],
+            metrics={name: values[rows] for name, values in self.metrics.items()},
+        )
+
+
+def columns_of(items: Sequence[ItemScore]) -> ItemColumns:
+    """The columns of items in memory."""
+    import numpy as np
+
+    names = dict.fromkeys(name for item in items for name in item.metrics)
+    nan = float("nan")
+    return ItemColumns(
+        task=np.array([item.task for item in items], dtype=object),
+        item=np.array([item.item for item in items], dtype=object),
+        group=np.array([item.group for item in items], dtype=object),
+        metrics={name: np.array([item.metrics.get(name, nan) for item in items], dtype=float) for name in names},
+    )
 
 
 def in_row_order(items: Sequence[ItemScore]) -> list[ItemScore]:
@@ -52,13 +89,49 @@ def write_items(path: Path, items: Sequence[ItemScore]) -> None:
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def read_items(path: Path) -> list[ItemScore]:
-    """All rows of an item file.
+def read_items(path: Path, *, tasks: Iterable[str] | None = None) -> list[ItemScore]:
+    """All rows of an item file, or those of some tasks.
 
     Raises:
         StoreError: the file is missing, damaged or of a newer schema.
     """
-    return [_item(row) for row in _read_table(path).to_pylist(maps_as_pydicts="strict")]
+    table = _read_table(path)
+    if tasks is not None:
+        import numpy as np
+        import pyarrow as pa
+
+        wanted = np.isin(table.column("task").to_numpy().astype(str), sorted(tasks))
+        table = table.filter(pa.array(wanted))
+    return [_item(row) for row in table.to_pylist(maps_as_pydicts="strict")]
+
+
+def read_item_columns(path: Path) -> ItemColumns:
+    """What a comparison needs of all rows, without making a Python object of each.
+
+    Raises:
+        StoreError: the file is missing, damaged or of a newer schema, or a value in it is NaN.
+    """
+    import numpy as np
+
+    table = _read_table(path, columns=["task", "item", "group", "metrics"])
+    pairs = table.column("metrics").combine_chunks()
+    # a table of several row groups, or none, is chunked
+    pairs = pairs.combine_chunks() if hasattr(pairs, "chunks") else pairs
+    counts = np.diff(pairs.offsets.to_numpy())
+    rows = np.repeat(np.arange(len(pairs)), counts)
+    values = pairs.items.to_numpy(zero_copy_only=False)
+    names = pairs.keys.dictionary_encode()
+    codes = names.indices.to_numpy(zero_copy_only=False)
+    if np.isnan(values).any():
+        raise StoreError(f"{path}: {np.isnan(values).sum():,} values of its items are NaN; evaluate again")
+    metrics: dict[str, np.ndarray] = {}
+    for code, name in enumerate(names.dictionary.to_pylist()):
+        column = np.full(len(pairs), np.nan)
+        mine = codes == code
+        column[rows[mine]] = values[mine]
+        metrics[name] = column
+    text = {name: table.column(name).to_numpy() for name in ("task", "item", "group")}
+    return ItemColumns(metrics=metrics, **text)
 
 
 def read_items_frame(path: Path) -> "pd.DataFrame":
@@ -141,12 +214,12 @@ def _item(row: dict[str, Any]) -> ItemScore:
     return ItemScore(**known)
 
 
-def _read_table(path: Path) -> "pa.Table":
+def _read_table(path: Path, columns: list[str] | None = None) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, columns=columns)
     except FileNotFoundError:
         raise StoreError(f"{path}: the item file is missing; restore the reports folder, or evaluate again") from None
     except (pa.ArrowException, OSError) as error:

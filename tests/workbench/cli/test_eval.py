@@ -95,7 +95,7 @@ def test_the_table_is_data_and_everything_else_is_talk(run: Any, home: Path) -> 
 def test_a_baseline_stands_first_and_the_change_last(run: Any) -> None:
     ended = run("new", "--baseline", "old", *QUICK)
     rows = table(ended.out)
-    assert list(rows[0]) == ["task", "metric", "n", "old", "new", "change"]
+    assert list(rows[0]) == ["task", "metric", "n", "old", "new", "change", "verdict"]
     for row in rows:
         before, after, change = (float(row[name].split()[0]) for name in ("old", "new", "change"))
         assert change == pytest.approx(after - before, abs=0.0011)
@@ -104,7 +104,8 @@ def test_a_baseline_stands_first_and_the_change_last(run: Any) -> None:
 def test_several_checkpoints_each_get_their_change(run: Any, home: Path) -> None:
     save_tiny_checkpoint(home / "third", seed=7)
     rows = table(run("new", "third", "--baseline", "old", *QUICK).out)
-    assert list(rows[0]) == ["task", "metric", "n", "old", "new", "third", "change new", "change third"]
+    new = [f"{what} {name}" for name in ("new", "third") for what in ("change", "verdict")]
+    assert list(rows[0]) == ["task", "metric", "n", "old", "new", "third", *new]
 
 
 def test_a_narrow_terminal_drops_columns_and_wraps_nothing(run: Any, home: Path) -> None:
@@ -127,15 +128,15 @@ def test_a_narrow_terminal_drops_columns_and_wraps_nothing(run: Any, home: Path)
     assert "old" in lines[100][0] and "old" not in lines[40][0]
 
 
-def test_json_is_one_object_with_reports_and_changes(run: Any) -> None:
+def test_json_is_one_object_with_reports_and_comparisons(run: Any) -> None:
     ended = run("new", "--baseline", "old", "--json", *QUICK)
     found = json.loads(ended.out)
     assert found["schema_version"] == 1
     assert [r["checkpoint"]["name"] for r in found["reports"]] == ["old", "new"]
     assert found["baseline"] == found["reports"][0]["id"]
-    (changes,) = found["changes"].values()
-    assert {c["task"] for c in changes} == {r["task"] for r in found["reports"][0]["results"]}
-    assert all({"value", "low", "high", "n", "method"} <= c.keys() for c in changes)
+    (comparison,) = found["comparisons"].values()
+    assert {t["task"] for t in comparison["tasks"]} == {r["task"] for r in found["reports"][0]["results"]}
+    assert all(t["verdict"] and t["reason"] and t["difference"]["n"] == t["n"] for t in comparison["tasks"])
 
 
 def test_a_dry_run_counts_and_computes_nothing(run: Any, home: Path) -> None:

@@ -1,0 +1,62 @@
+"""Metrics that pool their items (perplexity, BLEU, corpus F1), computed from what items keep. Knows no interval."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from workbench.records import ItemScore
+
+Pooled = Callable[[Sequence[ItemScore]], float]
+
+
+def pooled_statistic(metric: str) -> Pooled | None:
+    """How the metric is made of one side's items; None where it is the mean of its items' own values.
+
+    lm-eval's pooled metrics work where items keep their parts (`extra["parts"]`), as its aggregations want them.
+    """
+    return _TEXT.get(metric) or _from_parts(metric)
+
+
+def _from_parts(metric: str) -> Pooled | None:
+    import lm_eval.api.metrics  # noqa: F401  (registers the aggregations)
+    from lm_eval.api.registry import METRIC_AGGREGATION_REGISTRY
+
+    aggregate: Any = METRIC_AGGREGATION_REGISTRY.get(metric.split(",")[0])
+    if aggregate is None or getattr(aggregate, "__name__", "") in _MEANS:
+        return None
+
+    def pooled(items: Sequence[ItemScore]) -> float:
+        return float(aggregate([_part(item, metric) for item in items]))
+
+    return pooled
+
+
+def _part(item: ItemScore, metric: str) -> Any:
+    part = item.extra.get("parts", {}).get(metric)
+    if part is None:
+        raise ValueError(f"item {item.item[:8]} keeps no parts of {metric}")
+    return part
+
+
+def _mean_logprob(items: Sequence[ItemScore]) -> float:
+    return sum(item.logprobs[0] for item in items) / len(items)
+
+
+def _per(unit: str) -> Pooled:
+    """Negative log-likelihood (nats) per unit of text, pooled over documents."""
+
+    def rate(items: Sequence[ItemScore]) -> float:
+        extras: list[Mapping[str, Any]] = [item.extra for item in items]
+        return -sum(e["loglikelihood"] for e in extras) / sum(e[unit] for e in extras)
+
+    return rate
+
+
+# brier_score is the mean of its items' own values, and items keep those.
+_MEANS = ("mean", "nanmean", "median", "brier_score", "bypass_agg")
+_TEXT: Mapping[str, Pooled] = {
+    "bits_per_byte": lambda items: _per("bytes")(items) / math.log(2),
+    "byte_perplexity": lambda items: math.exp(_per("bytes")(items)),
+    "word_perplexity": lambda items: math.exp(_per("words")(items)),
+    "perplexity": lambda items: math.exp(-_mean_logprob(items)),
+}
