@@ -1,6 +1,6 @@
 """What commands print: data on stdout, talk on stderr. Knows terminals and pipes; knows nothing of what is shown.
 
-On a terminal tables are aligned, and columns are dropped from the right where it is too narrow: a cell never wraps.
+On a terminal tables are aligned, and where it is too narrow the least important columns are left out; no cell wraps.
 In a pipe a table is tab-separated with a header line, and progress is a line every ten seconds.
 """
 
@@ -27,11 +27,13 @@ _CODES = {"good": "32", "warn": "33", "bad": "31", "dim": "2", "strong": "1"}
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. Columns to the right are dropped first on a narrow terminal."""
+    """A column of a table. The first is always shown; others are left out on a terminal that is too narrow."""
 
     name: str
     right: bool = False
     """Align to the right: numbers."""
+    drop: int = 0
+    """Columns with a higher number are left out earlier; of equal ones those to the right."""
 
 
 def print_json(data: Any, *, file: TextIO | None = None) -> None:
@@ -79,12 +81,13 @@ def print_table(
             print("\t".join(line), file=out)
         return
     widths = [max(cell_width(text) for text in (head.name, *(row[i] for row in cells))) for i, head in enumerate(heads)]
-    shown = _columns_that_fit(widths, width or shutil.get_terminal_size().columns)
+    shown = _columns_that_fit(heads, widths, width or shutil.get_terminal_size().columns)
     for number, line in enumerate([[head.name for head in heads], *cells]):
-        text = "  ".join(_pad(line[i], widths[i], right=heads[i].right) for i in range(shown)).rstrip()
+        text = "  ".join(_pad(line[i], widths[i], right=heads[i].right) for i in shown).rstrip()
         print(tone(text, "strong", file=out) if number == 0 else text, file=out)
-    if shown < len(heads):
-        say(f"{len(heads) - shown} columns do not fit: {', '.join(head.name for head in heads[shown:])}")
+    hidden = [head.name for place, head in enumerate(heads) if place not in shown]
+    if hidden:
+        say(f"{len(hidden)} {'column does' if len(hidden) == 1 else 'columns do'} not fit: {', '.join(hidden)}")
 
 
 def print_facts(title: str, facts: Sequence[tuple[str, str]]) -> None:
@@ -202,14 +205,12 @@ def _cell(value: Any) -> str:
     return text.replace("\t", " ").replace("\r", " ").replace("\n", " ")
 
 
-def _columns_that_fit(widths: Sequence[int], width: int) -> int:
-    """How many columns from the left fit; the first always does."""
-    used = widths[0]
-    for count, column in enumerate(widths[1:], start=1):
-        used += 2 + column
-        if used > width:
-            return count
-    return len(widths)
+def _columns_that_fit(heads: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
+    """Places of the columns that are shown, from the left; the first always is."""
+    shown = list(range(len(heads)))
+    while len(shown) > 1 and sum(widths[i] + 2 for i in shown) - 2 > width:
+        shown.remove(max(shown[1:], key=lambda i: (heads[i].drop, i)))
+    return shown
 
 
 def _pad(text: str, width: int, *, right: bool) -> str:

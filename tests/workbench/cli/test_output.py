@@ -70,7 +70,26 @@ def test_a_narrow_terminal_drops_columns_from_the_right_and_says_so(capsys, monk
     file = Terminal()
     print_table(COLUMNS, ROWS, file=file, width=24)
     assert file.getvalue().splitlines() == ["task         n  accuracy", "arc-easy  1663      0.61", "日本語       7"]
-    assert "1 columns do not fit: 95% interval" in capsys.readouterr().err
+    assert "1 column does not fit: 95% interval" in capsys.readouterr().err
+
+
+def test_columns_with_a_higher_number_are_dropped_before_those_to_the_right(capsys, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    columns = [Column("task", drop=9), Column("metric", drop=1), Column("n", drop=2), Column("value"), Column("change")]
+    shown = {}
+    for width in (40, 27, 24, 17, 10, 3):
+        file = Terminal()
+        print_table(columns, [["arc", "acc", "1663", "0.610", "-0.123"]], file=file, width=width)
+        shown[width] = file.getvalue().splitlines()[0].split()
+    assert shown == {
+        40: ["task", "metric", "n", "value", "change"],
+        27: ["task", "metric", "value", "change"],
+        24: ["task", "value", "change"],
+        17: ["task", "value"],
+        10: ["task"],
+        3: ["task"],
+    }
+    assert "2 columns do not fit: metric, n" in capsys.readouterr().err
 
 
 @given(st.lists(st.lists(st.text(max_size=12), min_size=3, max_size=3), max_size=6), st.integers(10, 60))

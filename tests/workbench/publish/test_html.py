@@ -23,6 +23,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
         self._skipped = tag == "style"
+        self.text += " "
 
     def handle_endtag(self, tag):
         self._skipped = False

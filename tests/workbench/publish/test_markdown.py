@@ -23,6 +23,7 @@ OURS = {
     "pre",
 }
 """Elements that the renderer itself makes."""
+VOID = {"br", "img", "hr"}
 # What GitHub makes of finished text outside of code: mentions, addresses, issues, emoji, mathematics.
 LINKED = re.compile(r"@[\w-]|https?://|www\.\w|#\d|:[a-z]+:|\b[0-9a-f]{7,40}\b")
 
@@ -41,11 +42,11 @@ class Seen(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
         self.attributes += [entry for entry in attrs if entry[0] != "style"]  # markdown-it aligns columns by it
-        if tag not in ("br", "img"):
+        if tag not in VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        assert tag in VOID or self.open.pop() == tag
 
     def handle_data(self, data):
         self.text += data

@@ -1,0 +1,134 @@
+"""Comparisons, decisions and flips as table rows. Pure: knows records and how they are told; no store, no terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from workbench.cli.output import Column
+from workbench.cli.tables import shorten
+from workbench.publish import wording
+from workbench.publish.signs import OUTCOMES, VERDICTS
+from workbench.publish.text import reveal_line
+from workbench.records import Checkpoint, Comparison, Decision, Flip, TaskComparison
+
+Table = tuple[list[Column], list[list[Any]]]
+_ANSWER, _PROMPT = 32, 60
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """A row for each task. On a narrow terminal verdict and change stay longest."""
+    columns = [
+        Column("task"),
+        Column("verdict"),
+        Column(f"change [{wording.interval_level(comparison)}]"),
+        Column("margin", right=True, drop=1),
+        Column("baseline", right=True, drop=3),
+        Column("candidate", right=True, drop=2),
+        Column("n", right=True, drop=4),
+        Column("lost", right=True, drop=5),
+        Column("gained", right=True, drop=6),
+    ]
+    return columns, [_task_row(task) for task in comparison.tasks]
+
+
+def decision_table(decision: Decision, comparison: Comparison | None = None) -> Table:
+    """A row for each rule; with the `comparison` that it rests on, margins are told in their task's unit."""
+    tasks = {task.task: task for task in comparison.tasks} if comparison else {}
+    columns = [Column("rule"), Column("outcome"), Column("measured", drop=1), Column("limit", right=True, drop=2)]
+    rows: list[list[Any]] = []
+    for rule in decision.rules:
+        name = reveal_line(rule.rule) + ("" if rule.required else " (advisory)")
+        outcome = OUTCOMES[rule.outcome].label + (" (overridden)" if rule.overridden else "")
+        task = tasks.get(rule.task)
+        rows.append(
+            [
+                name,
+                outcome,
+                wording.format_measured(rule, task),
+                wording.format_limit(rule, task),
+                reveal_line(rule.reason),
+            ]
+        )
+    return [*columns, Column("why", drop=3)], rows
+
+
+def flips_table(flips: Sequence[Flip]) -> Table:
+    """A row for each item, in the order given; texts are cut to a few words."""
+    columns = [
+        Column("flip"),
+        Column("task", drop=1),
+        Column("target", drop=2),
+        Column("baseline's answer"),
+        Column("candidate's answer"),
+        Column("item", drop=4),
+        Column("question", drop=3),
+    ]
+    rows = [
+        [
+            VERDICTS["forgot" if flip.kind == "lost" else "improved"].shape + f" {flip.kind}",
+            reveal_line(flip.task),
+            *(
+                shorten(reveal_line(text), _ANSWER)
+                for text in (flip.target, flip.baseline_answer, flip.candidate_answer)
+            ),
+            flip.item[:12],
+            shorten(reveal_line(flip.prompt), _PROMPT),
+        ]
+        for flip in flips
+    ]
+    return columns, rows
+
+
+def trajectory_table(comparisons: Sequence[Comparison]) -> Table:
+    """Candidates in the order given against one baseline: task rows, a column for each, the latest kept longest.
+
+    A cell is the mark of the verdict and the change in points, or in the unit beside the task's name. The last row says
+    what the required tasks say together. Tasks that a candidate was not asked are empty.
+    """
+    names = _unique_names([comparison.candidate_checkpoint for comparison in comparisons])
+    columns = [Column("task")]
+    columns += [Column(name, drop=len(names) - place) for place, name in enumerate(names)]
+    found = [{task.task: task for task in comparison.tasks} for comparison in comparisons]
+    rows: list[list[Any]] = []
+    for name in dict.fromkeys(task.task for comparison in comparisons for task in comparison.tasks):
+        cells = [tasks.get(name) for tasks in found]
+        unit = next((wording.task_unit(task) for task in cells if task and task.difference), "points")
+        label = reveal_line(name) + ("" if unit == "points" else f" ({unit})")
+        rows.append([label, *(None if task is None else _mark(task) for task in cells)])
+    outcomes = [OUTCOMES[wording.comparison_outcome(comparison)].label for comparison in comparisons]
+    return columns, [*rows, ["required tasks", *outcomes]]
+
+
+def verdict_notes(comparison: Comparison) -> list[str]:
+    """What the table of a comparison cannot show: what could not be certified and why, small losses, noise floors."""
+    notes = [f"{reveal_line(task.task)} {reveal_line(why)}" for task, why in wording.gaps(comparison.tasks)]
+    for task in comparison.tasks:
+        name = reveal_line(task.task)
+        if task.small_loss:
+            notes.append(f"{name}: kept, with a small real loss")
+        if task.missing:
+            notes.append(f"{name}: {task.missing:,} items have no pair")
+        notes += [f"{name}: {reveal_line(note)}" for note in task.notes]
+    return notes
+
+
+def _task_row(task: TaskComparison) -> list[Any]:
+    unit = wording.task_unit(task)
+    values = [wording.format_value(value, unit) for value in (task.baseline, task.candidate)]
+    counts = [None if count is None else f"{count:,}" for count in (task.n, task.lost, task.gained)]
+    said = [*([] if unit == "points" else [unit]), *([] if task.required else ["advisory"])]
+    name = reveal_line(task.task) + (f" ({', '.join(said)})" if said else "")
+    change = wording.format_change(task)
+    return [name, VERDICTS[task.verdict].label, change, wording.format_margin(task.margin, unit), *values, *counts]
+
+
+def _mark(task: TaskComparison) -> str:
+    numbers = wording.change_numbers(task)
+    return f"{VERDICTS[task.verdict].shape} {numbers[0] if numbers else '–'}"
+
+
+def _unique_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    names = [reveal_line(checkpoint.name) for checkpoint in checkpoints]
+    return [
+        name if names.count(name) == 1 else f"{name}@{checkpoint.fingerprint[:6]}"
+        for name, checkpoint in zip(names, checkpoints, strict=True)
+    ]
