@@ -64,6 +64,8 @@ class Options:
     language: str = ""
     judge: str = ""
     """Registered judge that also scores generated texts; its name is written into the task."""
+    tokens: int | None = None
+    """Most tokens of a written answer; None: what the form gives it."""
     drop_faulty: bool = False
     """Leave faulty rows out instead of refusing the file."""
 
@@ -125,7 +127,7 @@ def write_task(name: str, draft: Draft, folder: Path, options: Options | None = 
         raise TaskError(f"{draft.path}: no test questions; rows with split test are needed")
     shots = min(len(dev), 5 if options.shots is None else options.shots)
     kinds: list[Kind] = [kind for kind in ALIASES if any(question.kind == kind for question in test)]
-    made = [entry for kind in kinds for entry in _entries(name, kind, test, options)]
+    made = [entries.limit(e, options.tokens) for kind in kinds for e in _entries(name, kind, test, options)]
     folder.mkdir(parents=True, exist_ok=True)
     for stale in [*folder.glob("*.yaml"), *folder.glob("*.jsonl")]:
         stale.unlink()

@@ -5,7 +5,7 @@ Jinja cannot score is a function of `benchmarks.scoring`, which plain `lm_eval` 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,14 @@ def text(name: str, *, judge: str, **common: Any) -> Entry:
     """A text is to be written."""
     metrics = ["rouge_l", "token_f1", *(["judge"] if judge else [])]
     return _entry(name, "text", _written("free_text", 256), metrics, metric="judge" if judge else None, **common)
+
+
+def limit(entry: Entry, tokens: int | None) -> Entry:
+    """The entry with another limit of a written answer, in tokens; itself where none is given or nothing is written."""
+    if tokens is None or "generation_kwargs" not in entry.config:
+        return entry
+    generation = {**entry.config["generation_kwargs"], "max_gen_toks": tokens}
+    return replace(entry, config={**entry.config, "generation_kwargs": generation})
 
 
 def write_entry(folder: Path, entry: Entry, *, subjects: Sequence[str], shots: int) -> None:

@@ -17,11 +17,16 @@ def pooled_statistic(metric: str) -> Pooled | None:
     return _TEXT.get(metric) or _from_parts(metric)
 
 
+def keeps_parts(items: Sequence[ItemScore], metric: str) -> bool:
+    """Do items keep what `pooled_statistic` needs? Another tool's metric of the same name may be a mean of items."""
+    return metric in _TEXT or all(metric in item.extra.get("parts", {}) for item in items)
+
+
 def _from_parts(metric: str) -> Pooled | None:
     import lm_eval.api.metrics  # noqa: F401  (registers the aggregations)
     from lm_eval.api.registry import METRIC_AGGREGATION_REGISTRY
 
-    aggregate: Any = METRIC_AGGREGATION_REGISTRY.get(metric.split(",")[0])
+    aggregate: Any = METRIC_AGGREGATION_REGISTRY.get(metric.split(",")[0], None)
     if aggregate is None or getattr(aggregate, "__name__", "") in _MEANS:
         return None
 

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from benchmarks.tables import LETTERS, Fault, Table
@@ -98,6 +98,9 @@ class Reader:
             return []
         options = _option_columns(table.columns, taken=set(columns.values()))
         raw = [_Raw.of(row, number, columns, options) for row, number in zip(table.rows, table.numbers, strict=True)]
+        if columns.get("context", "").lower().strip() == "system":
+            # An instruction that all rows share, not a passage: it makes no cluster of them.
+            raw = [replace(item, cluster=item.cluster or item.id or f"row{item.row}") for item in raw]
         kinds: list[Kind] = [self._kind(item, str(table.path.parent.name)) for item in raw]
         asked = [item for item, kind in zip(raw, kinds, strict=True) if kind == "choice"]
         self.reading = self._reading(asked)

@@ -110,7 +110,8 @@ def _items(file: Path, log: InspectLog, task: str, cluster: str | None) -> tuple
 def _item(task: str, place: int, attempts: Sequence[Sample], cluster: str | None, unscored: Counter[str]) -> ItemScore:
     first = attempts[0]
     prompt = _prompt(first)
-    item = digest([first.get("input"), first.get("choices"), first.get("target"), prompt])
+    document = [first.get("input"), first.get("choices"), first.get("target")]
+    item = digest([*document, prompt])
     values: dict[str, list[float]] = {}
     for sample in attempts:
         if not _is_error(sample):
@@ -131,7 +132,7 @@ def _item(task: str, place: int, attempts: Sequence[Sample], cluster: str | None
         answer=answers[0],
         target=" | ".join(map(str, target)) if isinstance(target, list) else str(target),
         prompt=prompt,
-        extra={"id": first.get("id")} | ({"answers": answers} if len(answers) > 1 else {}),
+        extra={"doc": digest(document), "id": first.get("id")} | ({"answers": answers} if len(answers) > 1 else {}),
     )
 
 

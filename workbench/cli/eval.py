@@ -56,7 +56,12 @@ def command(
     limit: Annotated[
         float | None, typer.Option(help="Items a task; below 1, a share.", rich_help_panel="Tasks")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws shots, samples and resamples.", rich_help_panel="Tasks")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Draws shots, samples and resamples (default: 0).", rich_help_panel="Tasks")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="File of these options, or a recipe of Nova's.", rich_help_panel="Tasks")
+    ] = None,
     include_path: Annotated[
         list[Path] | None, typer.Option(help="Folder of task and suite files.", rich_help_panel="Tasks")
     ] = None,
@@ -86,28 +91,35 @@ def command(
         workbench eval smollm2 --suite sample-general
         workbench eval runs/shop/checkpoint-300 --suite shopping --suite general --baseline smollm2
         workbench eval smollm2 --tasks arc_easy,hellaswag --limit 200 --dry-run
+        workbench eval --config release.yaml --limit 500
     """
+    from workbench.cli.eval_config import read_eval_config
     from workbench.cli.projects import find_project
     from workbench.cli.unfinished import clear_unfinished, read_unfinished, write_unfinished
     from workbench.errors import ConfigError, UserError
     from workbench.pipeline import EvaluationRequest, evaluate_many, plan_evaluation
 
     home = find_project(project, create=True)
+    asked = read_eval_config(config, home)
+    limit = asked.or_else("limit", limit)
     request = EvaluationRequest(
-        suites=suite or [],
-        tasks=[name.strip() for part in tasks or [] for name in part.split(",") if name.strip()],
-        num_fewshot=num_fewshot,
+        suites=asked.or_else("suite", suite) or [],
+        tasks=[
+            name.strip() for part in asked.or_else("tasks", tasks) or [] for name in part.split(",") if name.strip()
+        ],
+        num_fewshot=asked.or_else("num_fewshot", num_fewshot),
         limit=int(limit) if limit is not None and limit >= 1 else limit,
-        seed=seed,
-        apply_chat_template=apply_chat_template,
-        include_path=[str(path) for path in include_path or []],
-        engine=engine,
-        dtype=dtype,
-        batch_tokens=batch_tokens,
-        cache_gb=cache_gb,
-        engine_options=_engine_options(model_args),
+        seed=asked.or_else("seed", seed) or 0,
+        apply_chat_template=asked.or_else("apply_chat_template", apply_chat_template),
+        include_path=[str(path) for path in asked.or_else("include_path", include_path) or []],
+        engine=asked.or_else("engine", engine),
+        dtype=asked.or_else("dtype", dtype),
+        batch_tokens=asked.or_else("batch_tokens", batch_tokens),
+        cache_gb=asked.or_else("cache_gb", cache_gb),
+        engine_options=_engine_options(asked.or_else("model_args", model_args)),
     )
-    named, base = list(checkpoints or []), baseline or home.config.baseline
+    named = list(checkpoints or asked.checkpoints)
+    base = asked.or_else("baseline", baseline) or home.config.baseline
     if resume and not named:
         named, base, request = read_unfinished(home.root)
     if not named:

@@ -3,18 +3,37 @@
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.changes import paired_changes
+from benchmarks.compare import Side, compare_reports
 from benchmarks.importing.inspect_files import read_inspect_file
 from benchmarks.importing.reading import read_runs
+from benchmarks.importing.run import ImportedRun
 from workbench.errors import LogError
+from workbench.records import Checkpoint, Report
 
 LOGS = Path(__file__).parents[2] / "data" / "inspect"
 Members = dict[str, Any]
+
+
+def import_report(run: ImportedRun) -> Report:
+    """The report of a run, its weights being nowhere."""
+    checkpoint = Checkpoint(
+        name="model", source="imported:model", kind="endpoint", fingerprint=run.digest, tokenizer=""
+    )
+    return Report(
+        id=run.digest,
+        checkpoint=checkpoint,
+        suites=(),
+        results=run.results,
+        settings=run.settings,
+        created_at=run.created_at,
+        environment={},
+    )
 
 
 def rewrite(folder: Path, name: str, change: Callable[[Members], Any], *, packing: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -64,8 +83,18 @@ def test_epochs_of_a_question_are_averaged():
 def test_two_logs_of_the_same_task_pair():
     before, after = read_runs([LOGS / "facts_before.eval", LOGS / "facts_after.eval"])
     assert [item.item for item in before.items] == [item.item for item in after.items]
-    (change,) = paired_changes(after.results, after.items, before.items)
-    assert (change.value, change.n, change.missing) == (0.25, 4, 0)
+    reports = [import_report(run) for run in (before, after)]
+    (task,) = compare_reports(*(Side.of(r, run.items) for r, run in zip(reports, (before, after), strict=True))).tasks
+    assert (task.n, task.missing, task.baseline, task.candidate) == (4, 0, 0.5, 0.75)
+    assert task.verdict == "inconclusive"
+
+
+def test_a_metric_that_lm_eval_pools_under_the_same_name_is_a_mean_of_items():
+    runs = read_runs([LOGS / "facts_before.eval", LOGS / "facts_after.eval"])
+    reports = [import_report(run) for run in runs]
+    reports = [replace(r, results=tuple(replace(own, metric="f1") for own in r.results)) for r in reports]
+    (task,) = compare_reports(*(Side.of(r, run.items) for r, run in zip(reports, runs, strict=True))).tasks
+    assert (task.baseline, task.candidate) == (pytest.approx(0.35), 0.75)
 
 
 def test_another_prompt_is_another_item(tmp_path: Path):
@@ -74,6 +103,7 @@ def test_another_prompt_is_another_item(tmp_path: Path):
 
     (other,) = read_runs([rewrite(tmp_path, "facts_before", shorten)])
     (run,) = read_runs([LOGS / "facts_before.eval"])
+    assert [a.extra["doc"] == b.extra["doc"] for a, b in zip(run.items, other.items, strict=True)] == [True] * 4
     assert [a.item == b.item for a, b in zip(run.items, other.items, strict=True)] == [False, True, True, True]
 
 
