@@ -27,7 +27,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test lint types speed studies docs test-vllm constraints clean
+.PHONY: help setup demo test browser lint types speed studies docs test-vllm constraints clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -53,8 +53,19 @@ lint: setup
 types: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-test: lint types
+test: lint types browser
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m 'not vllm'
+
+# The HTML pages are opened in a real Chromium. It comes from Debian where we may install it; elsewhere those tests skip.
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+INSTALL_BROWSER := DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core
+browser:
+	@if command -v $(BROWSERS) >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing chromium for the browser tests"; \
+		{ $(INSTALL_BROWSER) || { apt-get update -q && $(INSTALL_BROWSER); }; } >/dev/null 2>&1 || \
+			echo "note: chromium could not be installed; the browser tests skip"; \
+	else echo "note: no chromium; the browser tests skip"; fi
 
 # Compares with lm-eval's vllm backend as well, in vLLM's own environment.
 speed: setup $(VLLM_VENV)/.ready

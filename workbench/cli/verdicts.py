@@ -66,10 +66,7 @@ def flips_table(flips: Sequence[Flip]) -> Table:
         [
             VERDICTS["forgot" if flip.kind == "lost" else "improved"].shape + f" {flip.kind}",
             reveal_line(flip.task),
-            *(
-                shorten(reveal_line(text), _ANSWER)
-                for text in (flip.target, flip.baseline_answer, flip.candidate_answer)
-            ),
+            *(_start(text) for text in (flip.target, flip.baseline_answer, flip.candidate_answer)),
             flip.item[:12],
             shorten(reveal_line(flip.prompt), _PROMPT),
         ]
@@ -124,6 +121,11 @@ def _task_row(task: TaskComparison) -> list[Any]:
 def _mark(task: TaskComparison) -> str:
     numbers = wording.change_numbers(task)
     return f"{VERDICTS[task.verdict].shape} {numbers[0] if numbers else '–'}"
+
+
+def _start(text: str) -> str:
+    line = reveal_line(text)
+    return line if len(line) <= _ANSWER else f"{line[: _ANSWER - 1]}…"
 
 
 def _unique_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
