@@ -372,7 +372,7 @@ def _most_lost(gained: npt.NDArray[np.intp], n: int, at: float, limit: float) ->
     low, high = np.full(len(gained), -1), n - gained
     while (low < high).any():
         middle = (low + high + 1) // 2
-        reached = tango_statistic(gained, middle, n, at) >= limit - 1e-9
+        reached = tango_statistic(gained, np.maximum(middle, 0), n, at) >= limit - 1e-9
         low, high = np.where(reached, middle, low), np.where(reached, high, middle - 1)
     return low
 
