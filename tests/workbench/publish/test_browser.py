@@ -129,6 +129,13 @@ def test_labels_of_the_plot_lie_beside_each_other_within_the_page(visit, width):
         assert verdict["x"] + verdict["width"] <= width
 
 
+@pytest.mark.parametrize("name", ["decision", "hostile"])
+def test_nothing_of_a_flip_leaves_its_frame_on_a_telephone(visit, name):
+    beyond = """() => [...document.querySelectorAll('.flip')].flatMap(flip => [...flip.querySelectorAll('*')].filter(
+        one => one.getBoundingClientRect().right > flip.getBoundingClientRect().right).map(one => one.tagName))"""
+    assert visit(name, "light", 400).page.evaluate(beyond) == []
+
+
 def test_everything_can_be_reached_and_unfolded_by_keyboard(visit):
     page = visit("decision").page
     reached = set()
