@@ -71,7 +71,7 @@ browser:
 speed: setup $(VLLM_VENV)/.ready
 	$(BIN)/python -m studies.speed
 
-STUDIES := $(filter-out __init__ speed%,$(basename $(notdir $(wildcard studies/*.py))))
+STUDIES := $(filter-out __init__ speed% %_page,$(basename $(notdir $(wildcard studies/*.py))))
 studies: setup
 	@for study in $(STUDIES); do echo "== $$study"; $(BIN)/python -m studies.$$study; done
 	@test -n "$(STUDIES)" || echo "no studies beside speed: make speed"

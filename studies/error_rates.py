@@ -170,7 +170,7 @@ def fractional_rates(rng: np.random.Generator, draws: int, n: int, changed: floa
 
 def micro_f1(items: Any) -> float:
     """2TP/(2TP + FP + FN) over rows of (TP, FP, FN)."""
-    tp, fp, fn = np.sum(items, axis=0)
+    tp, fp, fn = (sum(column) for column in zip(*items, strict=True))
     return 2 * tp / (2 * tp + fp + fn)
 
 
@@ -234,7 +234,7 @@ def run_study(*, quick: bool = False) -> dict[str, Any]:
             fractional_rates(rng, 4_000 // part, n, c, m)
             for n, c, m in ((100, 0.1, 0.02), (100, 0.3, 0.03), (200, 0.1, 0.02), (1500, 0.1, 0.02), (1500, 0.3, 0.02))
         ],
-        "pooled": [pooled_rates(rng, 200 // part, n, 0.05) for n in (40, 150)],
+        "pooled": [pooled_rates(rng, 800 // part, n, 0.05) for n in (40, 150)],
         "plans": [planned_power(p, m) for p, m in PLANS],
         "suites": suite_alarms(rng, 4_000 // part),
     }
