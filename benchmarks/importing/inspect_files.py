@@ -65,7 +65,7 @@ def _read_zip(file: Path) -> InspectLog:
             header = _member(file, archive, stream, members["header.json"])
             names = [name for name in members if name.startswith("samples/") and name.endswith(".json")]
             samples = tuple(_member(file, archive, stream, members[name]) for name in names)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: a member that says it is encrypted
         raise LogError(f"{file}: cut off, damaged or no .eval file ({error}); copy it again") from None
     except OSError as error:
         raise LogError(f"{file}: cannot be read: {error.strerror or error}") from error

@@ -99,16 +99,27 @@ class _Leaf:
 def _read_leaf(file: Path, data: Mapping[str, Any], name: str, samples: Path, cluster: str | None) -> _Leaf:
     rows = _read_rows(samples)
     config = data["configs"][name]
-    asked = (data["n-samples"].get(name) or {}).get("effective")
-    known = len({row["doc_id"] for row in rows})
-    if asked is not None and known != asked:
-        raise LogError(f"{samples}: holds {known:,} of {asked:,} items; copy it again, or run the evaluation again")
+    _check_whole(samples, rows, data, name)
     rows = restore_rows(samples, rows, config, chat_template=bool(data.get("chat_template")))
     rows, aggregations, notes = _aggregations(file, data, name, rows)
     task = LoggedTask.of(name, config, aggregations, data.get("higher_is_better", {}).get(name) or {}, cluster)
     card = known_card(name, card_of(task))
     columns = {column for row in rows if isinstance(row["doc"], dict) for column in row["doc"]}
     return _Leaf(items=read_items(task, rows, {}), notes=notes, card=card, columns=columns)
+
+
+def _check_whole(samples: Path, rows: Sequence[Row], data: Mapping[str, Any], name: str) -> None:
+    """There must be a row for each item and filter; they stand filter after filter, so that a cut may lose one whole."""
+    asked = (data["n-samples"].get(name) or {}).get("effective")
+    known = {row["filter"]: set() for row in rows}
+    for row in rows:
+        known[row["filter"]].add(row["doc_id"])
+    logged = {key.split(",", 1)[1] for key in data["results"].get(name) or {} if "," in key}
+    items = asked if asked is not None else max((len(own) for own in known.values()), default=0)
+    for filter_name in sorted(logged | set(known)):
+        if (found := len(known.get(filter_name, ()))) != items or not items:
+            of = f" of filter {filter_name}" if filter_name != "none" else ""
+            raise LogError(f"{samples}: holds {found:,} of {items:,} items{of}; copy it again, or run it again")
 
 
 def _samples_file(results: Path, task: str) -> Path:

@@ -4,6 +4,7 @@ Each task's YAML is lm-eval's (prompts, metrics, filters, aggregation); only the
 mapped back to the fields that the hub's set has.
 """
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 import lm_eval
 import pytest
+from lm_eval.loggers.evaluation_tracker import EvaluationTracker
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from benchmarks.importing.reading import read_runs
 from benchmarks.lm import EngineLM
 from benchmarks.offline import ensure_punkt
 from benchmarks.runner import Entry, Plan, quiet, run_plan
@@ -211,9 +214,22 @@ def run_theirs(oracle: HFLM, task: Any) -> Any:
         return lm_eval.evaluate(oracle, {"tasks": {task.task_name: task}}, bootstrap_iters=0)
 
 
+def write_log(theirs: Any, folder: Path) -> Path:
+    """Write results and samples with lm-eval's own tracker, as its command line does; returns the folder."""
+    results = {key: value for key, value in theirs.items() if key != "samples"}
+    results |= {"config": {"model": "hf", "model_args": "", "fewshot_seed": 1234}, "lm_eval_version": "0.4.13"}
+    samples = copy.deepcopy(theirs["samples"])  # the tracker turns its rows into text
+    tracker = EvaluationTracker(output_path=str(folder))
+    tracker.general_config_tracker.log_experiment_args("hf", "pretrained=tiny", None, None, False)
+    tracker.save_results_aggregated(results=results, samples=samples)
+    for name, rows in samples.items():
+        tracker.save_results_samples(task_name=name, samples=rows)
+    return folder
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", TASKS)
-def test_packaged_tasks_give_what_lm_eval_gives(kind: str, engine: Engine, oracle: HFLM) -> None:
+def test_packaged_tasks_give_what_lm_eval_gives(kind: str, engine: Engine, oracle: HFLM, tmp_path: Path) -> None:
     task = build_task(kind)
     theirs = run_theirs(oracle, task)
     ours = run_ours(engine, build_task(kind))
@@ -238,3 +254,14 @@ def test_packaged_tasks_give_what_lm_eval_gives(kind: str, engine: Engine, oracl
     expected = {k.removesuffix(",none"): v for k, v in expected.items() if "_stderr" not in k}
     assert estimates == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert result.notes == () or "tie" not in " ".join(result.notes)
+
+    # Read from a log, the same run has the same items: a log of lm-eval's pairs with a report of ours.
+    (log,) = read_runs([write_log(theirs, tmp_path)])
+    imported = {item.item: item for item in log.items}
+    assert set(imported) == {item.item for item in ours.items}
+    for item in ours.items:
+        other = imported[item.item]
+        assert (other.answer, other.target, other.prompt) == (item.answer, item.target, item.prompt)
+        assert other.metrics == pytest.approx(item.metrics, rel=1e-3, abs=1e-6)
+    assert {e.metric: e.value for e in log.results[0].estimates} == pytest.approx(estimates, rel=1e-4, abs=1e-6)
+    assert (log.results[0].metric, log.results[0].chance) == (result.metric, result.chance)

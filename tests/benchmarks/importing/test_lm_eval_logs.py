@@ -163,6 +163,12 @@ def drop_rows(folder: Path) -> None:
     file.write_text("".join(line + "\n" for line in file.read_text(encoding="utf-8").split("\n")[:4]))
 
 
+def drop_filter(folder: Path) -> None:
+    file = one(folder, "samples_sums_*")
+    lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line]
+    file.write_text("".join(line + "\n" for line in lines if json.loads(line)["filter"] == "strict-match"))
+
+
 def remove_samples(folder: Path) -> None:
     one(folder, "samples_fill_*").unlink()
 
@@ -206,6 +212,7 @@ def change_shape(folder: Path) -> None:
     [
         (cut_samples, "samples_sums_.*line 8: cut off or damaged"),
         (drop_rows, "samples_choose_zero_.*holds 4 of 6 items"),
+        (drop_filter, "samples_sums_.*holds 0 of 4 items of filter any-letter"),
         (remove_samples, "samples_fill_.* is not beside it; run lm-eval with --log_samples"),
         (cut_results, "results_.*: damaged, line"),
         (empty_results, "results_.*: damaged, line 1"),
