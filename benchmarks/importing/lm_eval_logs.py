@@ -109,7 +109,7 @@ def _read_leaf(file: Path, data: Mapping[str, Any], name: str, samples: Path, cl
 
 
 def _check_whole(samples: Path, rows: Sequence[Row], data: Mapping[str, Any], name: str) -> None:
-    """There must be a row for each item and filter; they stand filter after filter, so that a cut may lose one whole."""
+    """There must be a row for each item and filter; they stand filter by filter, so that a cut may lose one whole."""
     asked = (data["n-samples"].get(name) or {}).get("effective")
     known = {row["filter"]: set() for row in rows}
     for row in rows:
