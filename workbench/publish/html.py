@@ -10,10 +10,10 @@ from typing import Any
 from workbench.publish import wording
 from workbench.publish.forest import forest_plots
 from workbench.publish.signs import DARK, LIGHT, OUTCOMES, VERDICTS
-from workbench.publish.text import cut_start, reveal, reveal_line
+from workbench.publish.text import cut_start, reveal, reveal_line, split_start
 from workbench.records import Comparison, Decision, Flip, Outcome, RuleResult, TaskComparison
 
-_PROMPT, _ANSWER, _FACT = 6_000, 2_000, 600
+_PROMPT, _QUESTION, _ANSWER, _FACT, _OPEN = 6_000, 700, 2_000, 600, 10
 
 
 def decision_html(
@@ -24,7 +24,8 @@ def decision_html(
     per_task: int = 25,
     reproduce: Sequence[str] = (),
 ) -> str:
-    """A whole page. Of each task at most `per_task` flips are shown, lost ones first, and the page says of how many.
+    """A whole page. Of each task at most `per_task` flips are shown, lost ones first, else in the order given; the page
+    says of how many.
 
     `reproduce` holds commands, one a line; without it the command that compares the two reports.
     """
@@ -98,6 +99,7 @@ def _comparison_parts(
         "flip_groups": _flip_groups(flips, per_task),
         "lost": sum(flip.kind == "lost" for flip in flips),
         "gained": sum(flip.kind == "gained" for flip in flips),
+        "unfolded": len(flips) <= _OPEN,
         "settings": _facts(comparison.settings) if comparison else [],
         "commands": [reveal_line(command) for command in reproduce] or own,
     }
@@ -153,18 +155,20 @@ def _flip_groups(flips: Sequence[Flip], per_task: int) -> list[dict[str, Any]]:
             "left_out": max(0, len(own) - per_task),
             "flips": [_flip(flip) for flip in own[:per_task]],
         }
-        for task, own in groups.items()
+        for task, own in sorted(groups.items(), key=lambda group: -sum(flip.kind == "lost" for flip in group[1]))
     ]
 
 
 def _flip(flip: Flip) -> dict[str, Any]:
+    before, question = split_start(cut_start(reveal(flip.prompt), _PROMPT), _QUESTION)
     choices = max(len(flip.choices), len(flip.baseline_logprobs), len(flip.candidate_logprobs))
     return {
         "kind": flip.kind,
         "sign": VERDICTS["forgot" if flip.kind == "lost" else "improved"],
         "item": _line(flip.item),
         "metric": _line(flip.metric),
-        "prompt": cut_start(reveal(flip.prompt), _PROMPT),
+        "before_question": before,
+        "question": question,
         "target": cut_start(reveal(flip.target), _ANSWER),
         "before": cut_start(reveal(flip.baseline_answer), _ANSWER),
         "after": cut_start(reveal(flip.candidate_answer), _ANSWER),

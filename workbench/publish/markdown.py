@@ -7,7 +7,9 @@ otherwise, where nothing is linked.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby, islice
 from typing import Any
 
 from workbench.publish import wording
@@ -17,7 +19,7 @@ from workbench.records import Comparison, Decision, Flip, RuleResult, TaskCompar
 
 MAX_COMMENT = 65_536
 """Characters that GitHub takes in one comment."""
-_PROMPT, _ANSWER, _LINE = 1_500, 600, 400
+_PROMPT, _ANSWER, _LINE = 700, 600, 400
 _MARKUP = re.compile(r"""[&<>"'`|\\*_{}\[\]#!~$@]""")
 _JOINER = "&#8288;"
 
@@ -28,9 +30,10 @@ def decision_markdown(
     *,
     flips: Sequence[Flip] = (),
     reproduce: Sequence[str] = (),
+    per_task: int = 5,
     limit: int = MAX_COMMENT,
 ) -> str:
-    """At most `limit` characters; flips are left out where they do not fit, and the text says how many.
+    """At most `limit` characters and `per_task` flips of each task; the text says how many are left out.
 
     `reproduce` holds commands, one a line; without it the command that compares the two reports.
     """
@@ -40,7 +43,7 @@ def decision_markdown(
     parts += [_overrides(decision.rules), _gaps(comparison), _rules(decision.rules, comparison)]
     evidence = {"decision": decision.id, **decision.evidence}
     tail = [_details("Evidence", _facts(evidence)), *_reproduce(comparison, reproduce)]
-    return _assemble(parts, flips, tail, limit)
+    return _assemble(parts, tail, limit, lambda room: _flips(flips, room, per_task))
 
 
 def comparison_markdown(
@@ -48,6 +51,7 @@ def comparison_markdown(
     *,
     flips: Sequence[Flip] = (),
     reproduce: Sequence[str] = (),
+    per_task: int = 5,
     limit: int = MAX_COMMENT,
 ) -> str:
     """The same without rules: the outcome is that of the required tasks."""
@@ -61,7 +65,7 @@ def comparison_markdown(
         "candidate weights": comparison.candidate_checkpoint.fingerprint,
     }
     tail = [_details("Evidence", _facts(evidence)), *_reproduce(comparison, reproduce)]
-    return _assemble(parts, flips, tail, limit)
+    return _assemble(parts, tail, limit, lambda room: _flips(flips, room, per_task))
 
 
 def escape_prose(text: str) -> str:
@@ -185,13 +189,20 @@ def _flip(flip: Flip) -> str:
     return "\n\n".join([text, *(_prose(note, _ANSWER) for note in flip.notes)])
 
 
-def _flips(flips: Sequence[Flip], room: int) -> str:
-    """As many flips as fit into `room` characters, lost ones first, and how many are left out."""
+def _first_of_each_task(flips: Sequence[Flip], per_task: int) -> list[Flip]:
+    """The tasks that lost most come first, and of each task what was lost."""
+    lost = Counter(flip.task for flip in flips if flip.kind == "lost")
+    ordered = sorted(flips, key=lambda flip: (-lost[flip.task], flip.task, flip.kind != "lost"))
+    return [flip for _, own in groupby(ordered, key=lambda flip: flip.task) for flip in islice(own, per_task)]
+
+
+def _flips(flips: Sequence[Flip], room: int, per_task: int) -> str:
+    """As many flips as fit into `room` characters, and how many are left out."""
     if not flips:
         return ""
     lost = sum(flip.kind == "lost" for flip in flips)
     title = f"Flipped items: {lost:,} lost, {len(flips) - lost:,} gained"
-    ordered = sorted(flips, key=lambda flip: flip.kind != "lost")
+    ordered = _first_of_each_task(flips, per_task)
     shown: list[str] = []
     left = room - len(_details(title, _left_out(len(flips)))) - 4
     for flip in ordered:
@@ -200,25 +211,25 @@ def _flips(flips: Sequence[Flip], room: int) -> str:
             break
         shown.append(text)
         left -= len(text) + 2
-    if len(shown) < len(ordered):
-        shown.append(_left_out(len(ordered) - len(shown)))
+    if len(shown) < len(flips):
+        shown.append(_left_out(len(flips) - len(shown)))
     text = _details(title, "\n\n".join(shown))
     return text if len(text) <= room else ""
 
 
 def _left_out(number: int) -> str:
-    return f"_{number:,} more are left out here for a comment's size; the HTML report shows them._"
+    return f"_{number:,} more are left out of this comment; the HTML page shows more._"
 
 
-def _assemble(parts: Sequence[str], flips: Sequence[Flip], tail: Sequence[str], limit: int) -> str:
+def _assemble(parts: Sequence[str], tail: Sequence[str], limit: int, fill: Callable[[int], str]) -> str:
     head = [part for part in parts if part]
     end = [part for part in tail if part]
     room = limit - sum(len(part) + 2 for part in (*head, *end)) - 2
-    text = "\n\n".join([part for part in (*head, _flips(flips, room), *end) if part]) + "\n"
+    text = "\n\n".join([part for part in (*head, fill(room), *end) if part]) + "\n"
     if len(text) <= limit:
         return text
     # Hundreds of tasks: the answer, then as many whole lines as fit, so that no table row or tag is broken.
-    notice = "\n\n_Cut here for a comment's size; the HTML report has all of it._\n"
+    notice = "\n\n_Cut here for a comment's size; the HTML page has all of it._\n"
     lines: list[str] = []
     used = len(notice)
     for line in "\n\n".join(head).split("\n"):

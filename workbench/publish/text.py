@@ -27,11 +27,24 @@ def reveal_line(text: str) -> str:
     return " ".join(reveal(text).split())
 
 
-def cut_start(text: str, limit: int) -> str:
-    """At most `limit` characters, the end kept, with a note of what was cut: a prompt's question stands at its end."""
+def split_start(text: str, limit: int) -> tuple[str, str]:
+    """What can be left out, and the end of at most `limit` characters: a prompt's question stands at its end.
+
+    The end begins with a paragraph where one begins in its first half, so that worked examples are left out whole.
+    """
     if len(text) <= limit:
-        return text
-    return f"[… {len(text) - limit:,} characters cut] {text[len(text) - limit :]}"
+        return "", text
+    start = len(text) - limit
+    border = text.find("\n\n", start - 2, start + limit // 2)
+    if border >= 0:
+        start = border + 2
+    return text[:start], text[start:]
+
+
+def cut_start(text: str, limit: int) -> str:
+    """The end of a text with a note of how much was left out before it."""
+    cut, rest = split_start(text, limit)
+    return f"[… {len(cut):,} characters cut] {rest}" if cut else text
 
 
 def _is_hidden(char: str) -> bool:

@@ -138,7 +138,7 @@ def interval_level(comparison: Comparison) -> str:
 
 
 def more_items(task: TaskComparison) -> int | None:
-    """Items that are missing for a decision, rounded up to three digits; None where no number would do."""
+    """Items that are missing for a decision, rounded up to two or three digits; None where no number would do."""
     return None if task.items_needed is None else _round_up(max(1, task.items_needed - task.n))
 
 
@@ -321,6 +321,6 @@ def _plain(value: float) -> str:
 
 
 def _round_up(number: int) -> int:
-    """Three digits: a prediction of a number of items is no surer than that."""
-    step = 10 ** max(0, len(str(number)) - 3)
+    """Two or three digits: a prediction of a number of items is no surer than that."""
+    step = 1 if number < 100 else max(10, 10 ** (len(str(number)) - 3))
     return -(-number // step) * step

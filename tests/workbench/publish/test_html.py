@@ -89,6 +89,13 @@ def test_of_each_task_only_so_many_flips_are_shown_and_the_page_says_so():
     assert page.text.count("★ gained") == 0  # lost ones come first
 
 
+def test_the_question_of_a_long_prompt_is_seen_and_what_stood_before_it_is_folded():
+    prompt = "".join(f"Question: {n} {'x ' * 100}\n\n" for n in range(8)) + "Question: and now?"
+    text = Page(comparison_html(samples.comparison(), flips=[samples.flip(prompt=prompt)])).text
+    before, seen = text.split("What stood before the question")[1].split("Question: 5", 1)
+    assert before.count("Question:") == 5 and "and now?" in seen
+
+
 def test_a_flip_with_nothing_but_text_is_shown():
     flip = samples.flip(choices=(), baseline_logprobs=(), candidate_logprobs=(), baseline_value=None, metric="")
     page = Page(comparison_html(samples.comparison(samples.FORGOT), flips=[flip]))

@@ -159,16 +159,32 @@ def test_a_long_prompt_is_cut_at_its_start_and_says_so():
     text = comparison_markdown(samples.comparison(), flips=[samples.flip(1, prompt=samples.LONG)])
     seen = render(text)
     assert "Which organ pumps blood?" in seen.text
-    assert f"[… {len(samples.LONG) - 1_500:,} characters cut]" in seen.text
+    assert f"[… {len(samples.LONG) - 700:,} characters cut]" in seen.text
+
+
+def test_worked_examples_are_left_out_whole():
+    prompt = "".join(f"Question: {n} {'x ' * 100}\nAnswer: {n}\n\n" for n in range(5)) + "Question: and now?\nAnswer:"
+    seen = render(comparison_markdown(samples.comparison(), flips=[samples.flip(1, prompt=prompt)]))
+    assert "characters cut] Question: 2 x" in seen.text and "Question: and now?\nAnswer:" in seen.text
+
+
+def test_the_tasks_that_lost_most_come_first_and_each_has_a_few():
+    flips = [samples.flip(n, "gained", task="gained_only") for n in range(30)]
+    flips += [samples.flip(n, task="lost_two") for n in range(2)]
+    flips += [samples.flip(n, "gained" if n < 4 else "lost", task="lost_most") for n in range(20)]
+    text = comparison_markdown(samples.comparison(), flips=flips, per_task=5)
+    rows = re.findall(r"(lost|gained) · <code>(\w+)&#95;(\w+)</code>", text)
+    assert rows == [("lost", "lost", "most")] * 5 + [("lost", "lost", "two")] * 2 + [("gained", "gained", "only")] * 5
+    assert "_40 more are left out of this comment" in text
 
 
 def test_a_comment_is_never_larger_than_github_takes_and_says_what_is_left_out():
     many = [samples.flip(n, "gained" if n % 3 else "lost", prompt=samples.HOSTILE + samples.LONG) for n in range(300)]
-    text = decision_markdown(samples.decision(), samples.comparison(), flips=many)
+    text = decision_markdown(samples.decision(), samples.comparison(), flips=many, per_task=300)
     assert len(text) <= MAX_COMMENT
     assert len(text) > MAX_COMMENT // 2  # the room is used
     shown = text.count("■ lost ·") + text.count("★ gained ·")
-    assert f"_{300 - shown:,} more are left out here" in text
+    assert f"_{300 - shown:,} more are left out of this comment" in text
     assert text.index("■ lost ·") < text.index("★ gained ·") if "★ gained ·" in text else True
     assert "To reproduce:" in text  # the end is kept
     assert render(text).open == []
