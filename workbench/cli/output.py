@@ -34,6 +34,8 @@ class Column:
     """Align to the right: numbers."""
     drop: int = 0
     """Columns with a higher number are left out earlier; of equal ones those to the right."""
+    tones: Mapping[str, Tone] | None = None
+    """First character of a cell -> its tone, on a terminal that has colours."""
 
 
 def print_json(data: Any, *, file: TextIO | None = None) -> None:
@@ -83,8 +85,9 @@ def print_table(
     widths = [max(cell_width(text) for text in (head.name, *(row[i] for row in cells))) for i, head in enumerate(heads)]
     shown = _columns_that_fit(heads, widths, width or shutil.get_terminal_size().columns)
     for number, line in enumerate([[head.name for head in heads], *cells]):
-        text = "  ".join(_pad(line[i], widths[i], right=heads[i].right) for i in shown).rstrip()
-        print(tone(text, "strong", file=out) if number == 0 else text, file=out)
+        parts = [line[i] if number == 0 else _toned(line[i], heads[i], out) for i in shown]
+        text = "  ".join(_pad(part, widths[i], right=heads[i].right) for part, i in zip(parts, shown, strict=True))
+        print(tone(text.rstrip(), "strong", file=out) if number == 0 else text.rstrip(), file=out)
     hidden = [head.name for place, head in enumerate(heads) if place not in shown]
     if hidden:
         say(f"{len(hidden)} {'column does' if len(hidden) == 1 else 'columns do'} not fit: {', '.join(hidden)}")
@@ -211,6 +214,10 @@ def _columns_that_fit(heads: Sequence[Column], widths: Sequence[int], width: int
     while len(shown) > 1 and sum(widths[i] + 2 for i in shown) - 2 > width:
         shown.remove(max(shown[1:], key=lambda i: (heads[i].drop, i)))
     return shown
+
+
+def _toned(text: str, head: Column, out: TextIO) -> str:
+    return tone(text, (head.tones or {}).get(text[:1], "plain"), file=out)
 
 
 def _pad(text: str, width: int, *, right: bool) -> str:

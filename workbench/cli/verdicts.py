@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from workbench.cli.output import Column
+from workbench.cli.output import Column, Tone
 from workbench.cli.tables import shorten
 from workbench.publish import wording
 from workbench.publish.signs import OUTCOMES, VERDICTS
@@ -11,6 +11,7 @@ from workbench.publish.text import reveal_line
 from workbench.records import Checkpoint, Comparison, Decision, Flip, TaskComparison
 
 Table = tuple[list[Column], list[list[Any]]]
+TONES: dict[str, Tone] = {sign.shape: sign.tone for sign in (*OUTCOMES.values(), *VERDICTS.values())}
 _ANSWER, _PROMPT = 32, 60
 
 
@@ -18,7 +19,7 @@ def comparison_table(comparison: Comparison) -> Table:
     """A row for each task. On a narrow terminal verdict and change stay longest."""
     columns = [
         Column("task"),
-        Column("verdict"),
+        Column("verdict", tones=TONES),
         Column(f"change [{wording.interval_level(comparison)}]"),
         Column("margin", right=True, drop=1),
         Column("baseline", right=True, drop=3),
@@ -33,7 +34,12 @@ def comparison_table(comparison: Comparison) -> Table:
 def decision_table(decision: Decision, comparison: Comparison | None = None) -> Table:
     """A row for each rule; with the `comparison` that it rests on, margins are told in their task's unit."""
     tasks = {task.task: task for task in comparison.tasks} if comparison else {}
-    columns = [Column("rule"), Column("outcome"), Column("measured", drop=1), Column("limit", right=True, drop=2)]
+    columns = [
+        Column("rule"),
+        Column("outcome", tones=TONES),
+        Column("measured", drop=1),
+        Column("limit", right=True, drop=2),
+    ]
     rows: list[list[Any]] = []
     for rule in decision.rules:
         name = reveal_line(rule.rule) + ("" if rule.required else " (advisory)")
@@ -54,7 +60,7 @@ def decision_table(decision: Decision, comparison: Comparison | None = None) -> 
 def flips_table(flips: Sequence[Flip]) -> Table:
     """A row for each item, in the order given; texts are cut to a few words."""
     columns = [
-        Column("flip"),
+        Column("flip", tones=TONES),
         Column("task", drop=1),
         Column("target", drop=2),
         Column("baseline's answer"),
@@ -83,7 +89,7 @@ def trajectory_table(comparisons: Sequence[Comparison]) -> Table:
     """
     names = _unique_names([comparison.candidate_checkpoint for comparison in comparisons])
     columns = [Column("task")]
-    columns += [Column(name, drop=len(names) - place) for place, name in enumerate(names)]
+    columns += [Column(name, drop=len(names) - place, tones=TONES) for place, name in enumerate(names)]
     found = [{task.task: task for task in comparison.tasks} for comparison in comparisons]
     rows: list[list[Any]] = []
     for name in dict.fromkeys(task.task for comparison in comparisons for task in comparison.tasks):

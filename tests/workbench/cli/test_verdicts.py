@@ -1,4 +1,5 @@
 import io
+import re
 import time
 from dataclasses import replace
 
@@ -28,6 +29,19 @@ def test_at_80_columns_verdict_change_and_margin_are_shown(monkeypatch):
     assert lines[6].split() == ["arc_easy", "■", "forgot", "−12.3", "[−15.0,", "−9.7]", "2"]
     assert lines[7].startswith("wikitext (bits per byte)") and "+0.0310 [+0.0204, +0.0420]" in lines[7]
     assert len(lines) == 1 + len(samples.TASKS)
+
+
+def test_verdicts_have_colours_on_a_terminal_and_columns_stay_aligned(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    file, pipe = Terminal(), io.StringIO()
+    print_table(*comparison_table(samples.comparison()), file=file, width=80)
+    print_table(*comparison_table(samples.comparison()), file=pipe)
+    lines = file.getvalue().splitlines()
+    assert "\x1b[31m■ forgot\x1b[0m" in lines[6] and "\x1b[32m● kept\x1b[0m" in lines[2]
+    plain = shown(comparison_table(samples.comparison()), 80, monkeypatch)
+    assert [re.sub(r"\x1b\[\d+m", "", line) for line in lines] == plain
+    assert "\x1b" not in pipe.getvalue()
 
 
 def test_a_wide_terminal_and_a_pipe_show_everything(monkeypatch):
