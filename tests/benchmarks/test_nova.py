@@ -1,5 +1,6 @@
 """Nova's evaluation recipes, with the keys of the published ones."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,15 @@ def test_every_task_of_nova_is_ours_or_refused_with_what_is_nearest(tmp_path: Pa
                 plan_recipe(recipe(tmp_path, task), where="recipe.yaml")
         elif task != "gen_qa":
             assert plan_recipe(recipe(tmp_path, task), where="recipe.yaml").tasks
+
+
+def test_what_is_called_nearest_exists():
+    from lm_eval.tasks import TaskManager
+
+    known = TaskManager().task_index
+    named = [name for text in NEAREST.values() for name in re.findall(r"lm_eval:(\w+)", text)]
+    assert len(named) == 4
+    assert [name for name in named if name not in known] == []
 
 
 def test_reasoning_that_is_not_asked_for_is_told(tmp_path: Path):

@@ -102,7 +102,9 @@ def _from_recipe(file: Path, data: dict[str, Any], project: "Project") -> Asked:
     for note in plan.notes:
         say(f"note: {file}: {note}")
     if plan.checkpoint is None:
-        say(f"note: {file}: {plan.model or 'its model'} is only in Amazon's service; name a checkpoint of yours")
+        say(
+            f"note: {file}: {plan.model or 'its model'} is only in Amazon's service; evaluated is what the command names"
+        )
     tasks = list(plan.tasks)
     if plan.questions is not None:
         tasks.append(_write_questions(file, plan.questions, plan.max_new_tokens, project))
@@ -123,7 +125,7 @@ def _write_questions(file: Path, questions: str, tokens: int | None, project: "P
     # A name of its own, so that no task of the user's is written over.
     name = "nova_" + (re.sub(r"[^a-z0-9]+", "_", source.stem.lower()).strip("_") or "gen_qa")
     made = write_task(name, draft, project.root / "tasks" / name, options)
-    say(f"{source}: made the task {name}, {sum(made.items.values()):,} questions, in {made.folder}")
+    say(f"{source}: made the task {name} (questions: {sum(made.items.values()):,}) in {made.folder}")
     return name
 
 
