@@ -102,9 +102,8 @@ def _from_recipe(file: Path, data: dict[str, Any], project: "Project") -> Asked:
     for note in plan.notes:
         say(f"note: {file}: {note}")
     if plan.checkpoint is None:
-        say(
-            f"note: {file}: {plan.model or 'its model'} is only in Amazon's service; evaluated is what the command names"
-        )
+        model = plan.model or "its model"
+        say(f"note: {file}: {model} is only in Amazon's service; what the command names is evaluated")
     tasks = list(plan.tasks)
     if plan.questions is not None:
         tasks.append(_write_questions(file, plan.questions, plan.max_new_tokens, project))

@@ -146,5 +146,5 @@ def test_a_model_of_the_service_asks_for_another(tmp_path: Path, project: Projec
     text = "run: {model_name_or_path: nova-lite-2/prod}\nevaluation: {task: ifeval}\n"
     assert run("--config", write(tmp_path, text), "--project", project.root) == 2
     shown = capsys.readouterr().err
-    assert "nova-lite-2/prod is only in Amazon's service; evaluated is what the command names" in shown
+    assert "nova-lite-2/prod is only in Amazon's service; what the command names is evaluated" in shown
     assert "no checkpoint named" in shown
