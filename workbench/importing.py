@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from benchmarks.importing.run import ImportedModel, ImportedRun
     from workbench.store import Project
 
-IMPORTED = "imported:"
-"""What the source of a checkpoint begins with whose weights were not found."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imported:
@@ -77,6 +74,8 @@ def _find_checkpoint(run: "ImportedRun", name: str | None) -> tuple[Checkpoint, 
     found = _weights(run.model, run.started_at, name)
     if isinstance(found, Checkpoint):
         return found, None
+    from workbench.store.checkpoints import IMPORTED
+
     digest = hashlib.sha256(f"imported\n{run.digest}".encode()).hexdigest()
     label = Path(run.model.path).name if run.model.path else run.model.label
     stand_in = Checkpoint(

@@ -8,8 +8,9 @@ import pytest
 
 from tests.tiny import save_tiny_checkpoint
 from workbench.cli import main
-from workbench.errors import LogError
+from workbench.errors import CheckpointError, LogError, TaskError
 from workbench.importing import import_reports
+from workbench.pipeline import EvaluationRequest
 from workbench.store import Project
 
 LOGS = Path(__file__).parents[1] / "data" / "inspect"
@@ -105,6 +106,19 @@ def test_a_digest_of_the_log_stands_for_weights_that_may_not_be_those(
     assert found.report.checkpoint.source.startswith("imported:")
     assert found.report.checkpoint.name.startswith("imported/")
     assert reason in (found.note or "")
+
+
+def test_a_model_that_only_a_log_tells_of_cannot_be_evaluated_but_is_a_baseline(project: Project, tmp_path: Path):
+    from workbench.pipeline import evaluate_many, resolve_checkpoint
+
+    import_reports([LOGS / "facts_before.eval"], project=project, name="before")
+    with pytest.raises(CheckpointError, match="mockllm/model: only a run of it was imported"):
+        resolve_checkpoint("before", project)
+    folder = save_tiny_checkpoint(tmp_path / "tiny")
+    request = EvaluationRequest(tasks=["sample_general_cloze"], limit=2, dtype="float32")
+    # Its report is what the candidate is held against; these two have no task in common.
+    with pytest.raises(TaskError, match=r"no task in common \(facts \| sample_general_cloze\)"):
+        evaluate_many([folder], project=project, request=request, baseline="before")
 
 
 def test_the_command_prints_the_table_and_the_next_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

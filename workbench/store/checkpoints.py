@@ -16,6 +16,8 @@ from workbench.records import Checkpoint
 from workbench.store.digests import digest_files
 from workbench.store.weights import check_safetensors, read_gguf_header
 
+IMPORTED = "imported:"
+"""What the source of a checkpoint begins with of which only another tool's log is known."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -41,6 +43,10 @@ def resolve(source: str | Path, *, revision: str | None = None, name: str | None
     text = str(source)
     if urlsplit(text).scheme in ("http", "https"):
         return _endpoint(text, name)
+    if text.startswith(IMPORTED):
+        raise CheckpointError(
+            f"{text.removeprefix(IMPORTED)}: only a run of it was imported, its weights are not here; name their folder"
+        )
     path = Path(text).expanduser()
     try:
         if path.is_dir():
