@@ -6,90 +6,25 @@ A comparison refuses before it tests: other shots, prompts, tokenizer or templat
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
-from benchmarks.pooled import pooled_statistic
+from benchmarks.pooled import keeps_parts, pooled_statistic
+from benchmarks.side import Part, Side, in_part
 from workbench import forgetting, paired, statistics
-from workbench.errors import RunError, TaskError
+from workbench.errors import RunError, TaskError, did_you_mean
 from workbench.records import Comparison, Estimate, ItemScore, Report, Role, TaskComparison, TaskResult
-from workbench.store import ItemColumns, columns_of
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Part = Literal["all", "select", "certify"]
 MIN_PAIRED = 0.995
 """Share of the larger side's items that both must have."""
 Z95 = 1.6448536269514722
 """One-sided 95% of the normal distribution."""
 WHOLE_CREDITS = 0.8
 """Share of an item column's values that are 0 or 1 from which on it is taken for right or wrong."""
-_SPLIT_SALT = "workbench select/certify 1"
 _SAME_SETTINGS = ("apply_chat_template", "system_instruction")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One report with its items. `rows` reads the full rows of some leaf tasks, for metrics that pool their items."""
-
-    report: Report
-    columns: ItemColumns
-    rows: Callable[[Iterable[str]], list[ItemScore]]
-
-    @classmethod
-    def of(cls, report: Report, items: Sequence[ItemScore]) -> "Side":
-        """A report whose items are in memory."""
-
-        def rows(tasks: Iterable[str]) -> list[ItemScore]:
-            wanted = set(tasks)
-            return [item for item in items if item.task in wanted]
-
-        return cls(report=report, columns=columns_of(items), rows=rows)
-
-    @cached_property
-    def index(self) -> "pd.Index":
-        """Leaf task and item hash of each row; unique."""
-        import pandas as pd
-
-        keys = pd.Index(_keys(self.columns))
-        if not keys.is_unique:
-            twice = str(keys[keys.duplicated()][0]).split("\0")[0]
-            raise RunError(f"report {self.report.id[:12]}: task {twice} holds an item twice; evaluate again")
-        return keys
-
-    @cached_property
-    def _rows_by_task(self) -> dict[str, np.ndarray]:
-        import pandas as pd
-
-        codes, names = pd.factorize(self.columns.task)
-        order = np.argsort(codes, kind="stable")
-        ends = np.cumsum(np.bincount(codes, minlength=len(names)))
-        return dict(zip(names.tolist(), np.split(order, ends[:-1]), strict=True)) if len(names) else {}
-
-    def rows_of(self, tasks: Iterable[str]) -> np.ndarray:
-        """Row numbers of some leaf tasks."""
-        found = [self._rows_by_task[task] for task in tasks if task in self._rows_by_task]
-        return np.concatenate(found) if found else np.array([], dtype=np.intp)
-
-    @cached_property
-    def results(self) -> Mapping[str, TaskResult]:
-        """By task."""
-        return {result.task: result for result in self.report.results}
-
-    def find(self, task: str) -> tuple[TaskResult, tuple[str, ...]] | None:
-        """A task's result and its leaves; for a subtask, the result of its group and the subtask alone."""
-        if task in self.results:
-            result = self.results[task]
-            return result, result.subtasks or (task,)
-        for result in self.report.results:
-            if task in result.subtasks:
-                return result, (task,)
-        return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,15 +112,21 @@ def compare_reports(
     )
 
 
-def in_part(groups: np.ndarray, part: Part) -> np.ndarray:
-    """bool: which items belong to a half. Whole clusters go to one half, by a hash that never changes."""
-    import pandas as pd
+def questions_of(
+    baseline: Report, candidate: Report, *, tasks: Sequence[str] = (), margin: float | None = None
+) -> list[Question] | None:
+    """The questions about some tasks or subtasks, or all at another margin; None: what the reports say themselves.
 
-    if part == "all":
-        return np.ones(len(groups), dtype=bool)
-    codes, names = pd.factorize(groups)
-    bits = [hashlib.sha256(f"{_SPLIT_SALT}\0{name}".encode()).digest()[0] & 1 for name in names]
-    return (np.array(bits, dtype=np.intp) == (1 if part == "certify" else 0))[codes]
+    Raises TaskError: neither report has a task of that name.
+    """
+    if not tasks and margin is None:
+        return None
+    results = {result.task: result for result in (*baseline.results, *candidate.results)}
+    known = {name for result in results.values() for name in (result.task, *result.subtasks)}
+    for name in tasks:
+        if name not in known:
+            raise TaskError(f"--tasks: {name!r}: in neither report; {did_you_mean(name, known)}")
+    return [Question(task=name, margin=margin) for name in tasks or results]
 
 
 def _compare_task(work: _Comparing, question: Question) -> TaskComparison:
@@ -223,8 +164,9 @@ def _judge(work: _Comparing, task: TaskComparison, pairs: _Pairs, *, is_group: b
     columns = work.candidate.columns
     groups, leaves = columns.group[pairs.after], columns.task[pairs.after]
     pooled = pooled_statistic(task.metric)
-    if pooled is not None:
-        old, new = (_full_rows(side, rows) for side, rows in _sides(work, pairs))
+    sides = [_full_rows(side, rows) for side, rows in _sides(work, pairs)] if pooled is not None else []
+    if pooled is not None and all(keeps_parts(side, task.metric) for side in sides):
+        old, new = sides
         both = list(zip(old, new, strict=True))
         judged = forgetting.judge_statistic(
             both, pooled, margin=margin, groups=groups.tolist(), direction=direction, alpha=alpha, rng=rng
@@ -449,10 +391,6 @@ def _sides(work: _Comparing, pairs: _Pairs) -> tuple[tuple[Side, np.ndarray], tu
 
 def _both(work: _Comparing) -> tuple[Side, Side]:
     return work.baseline, work.candidate
-
-
-def _keys(columns: ItemColumns) -> list[str]:
-    return [f"{task}\0{item}" for task, item in zip(columns.task, columns.item, strict=True)]
 
 
 def _names(side: Side) -> str:

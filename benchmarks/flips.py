@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.compare import Side
+from benchmarks.side import Side
 from workbench.records import Flip, ItemScore, TaskComparison
 
 

@@ -179,6 +179,10 @@ class ProjectConfig(StrictModel):
     include_path: tuple[Path, ...] = ()
     """Folders of task files, and Python files whose plug-ins are loaded; relative to this folder."""
 
+    override_signers: Path | None = None
+    """File of those who may override a gate's rule (ALLOWED SIGNERS in ssh-keygen(1)), relative to this folder; without
+    it any key may, and its fingerprint is recorded."""
+
     allowed_endpoints: tuple[str, ...] = ()
     """Hosts (host or host:port) that prompts may be sent to; none unless named here, this machine always."""
 

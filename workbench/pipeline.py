@@ -31,9 +31,11 @@ from workbench.references import (
 )
 
 if TYPE_CHECKING:
-    from benchmarks.compare import Question, Side
+    from benchmarks.compare import Question
     from benchmarks.cost import TaskCost
+    from benchmarks.side import Side
     from workbench.gate import Gate
+    from workbench.overrides import Override
     from workbench.store import Project, Store
 
 __all__ = [
@@ -52,7 +54,10 @@ __all__ = [
     "open_project",
     "plan_evaluation",
     "resolve_checkpoint",
+    "select_best",
 ]
+
+Part = Literal["all", "select", "certify"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,25 +173,59 @@ def compare(
     candidates: Sequence[str],
     *,
     project: "Project | str | Path",
+    tasks: Sequence[str] = (),
+    margin: float | None = None,
     alpha: float = 0.05,
-    part: Literal["all", "select", "certify"] = "all",
+    part: Part = "all",
     seed: int = 0,
 ) -> list[Comparison]:
     """Compare reports with a baseline's and record the comparisons, in the order of the candidates.
 
     A report is named by its id (or the beginning of it), or by its checkpoint; of a checkpoint that has several, the
-    one that was asked like the other side is taken. Raises TaskError where two have no task in common.
+    one that was asked like the other side is taken. `tasks`: only these tasks or subtasks; `margin`: instead of the
+    suite's. Raises TaskError where two have no task in common, or not the tasks named.
     """
-    project = open_project(project)
-    store = project.store
-    first = store.report(candidates[0])
-    base = find_report_like(store, baseline, first)
+    from benchmarks.compare import questions_of
+
+    store = open_project(project).store
+    base = find_report_like(store, baseline, store.report(candidates[0]))
     made: list[Comparison] = []
     sides: dict[str, Side] = {}
     for reference in candidates:
         candidate = find_report_like(store, reference, base)
-        made.append(_compare_recorded(store, base, candidate, alpha=alpha, part=part, seed=seed, sides=sides))
+        asked = questions_of(base, candidate, tasks=tasks, margin=margin)
+        made.append(_compare_recorded(store, base, candidate, asked, alpha=alpha, part=part, seed=seed, sides=sides))
     return made
+
+
+def select_best(
+    baseline: str,
+    candidates: Sequence[str],
+    *,
+    project: "Project | str | Path",
+    tasks: Sequence[str] = (),
+    margin: float | None = None,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> tuple[list[Comparison], Comparison]:
+    """Select the best candidate on one half of the items, judge it on the other: (all on the first, it on the second).
+
+    Chosen and judged on the same items, the best of many looks better than it is. The best has the largest mean change,
+    in units of each task's margin, over the domain's tasks (all tasks, where none is the domain's), among those that
+    forgot no required task on the first half, if there are such.
+    """
+    options: dict[str, Any] = {"project": project, "tasks": tasks, "margin": margin, "alpha": alpha, "seed": seed}
+    selected = compare(baseline, candidates, part="select", **options)
+    best = max(selected, key=_merit)
+    (judged,) = compare(best.baseline, [best.candidate], part="certify", **options)
+    return selected, judged
+
+
+def _merit(comparison: Comparison) -> tuple[bool, float]:
+    domain = [task for task in comparison.tasks if task.role == "domain"] or comparison.tasks
+    changes = [task.difference.value / task.margin for task in domain if task.difference is not None]
+    forgot = any(task.verdict == "forgot" and task.required for task in comparison.tasks)
+    return not forgot, sum(changes) / len(changes) if changes else float("-inf")
 
 
 def find_flips(comparison: Comparison, *, project: "Project | str | Path", tasks: Sequence[str] = ()) -> list[Flip]:
@@ -204,13 +243,13 @@ def gate(
     project: "Project | str | Path",
     baseline: str | None = None,
     rules: "Gate | str | Path | None" = None,
-    overrides: Mapping[str, str] | None = None,
-    part: Literal["all", "select", "certify"] = "all",
+    overrides: Sequence["Override"] = (),
     seed: int = 0,
 ) -> Gated:
     """Decide whether a checkpoint may ship, by its recorded report; the decision is recorded too.
 
-    `rules`: a gate or its file; None asks what the suites ask: every task kept. `overrides`: rule -> who and why.
+    `rules`: a gate or its file; None asks what the suites ask: every task kept. `overrides` must be signed for this
+    report (`workbench.overrides`); what was signed is kept with the decision.
     """
     from benchmarks.suite import list_tasks
     from workbench.gate import decide, default_gate, evidence_of, expand_rules, load_gate
@@ -230,10 +269,13 @@ def gate(
     if base is not None:
         questions = [_question(check) for check in checks if check.matched and not check.rule.is_limit]
         unique = list(dict.fromkeys(questions))
-        comparison = _compare_recorded(store, base, report, unique, alpha=asked.alpha, part=part, seed=seed)
+        comparison = _compare_recorded(store, base, report, unique, alpha=asked.alpha, seed=seed)
     digests = {one.id: store.items_digest(one.id) for one in (report, base) if one is not None}
     evidence = evidence_of(report, comparison, items=digests, baseline=base)
-    decision = decide(checks, report=report, comparison=comparison, evidence=evidence, overrides=overrides)
+    for one in overrides:
+        evidence |= {f"override of {one.rule}": one.statement, f"signature of {one.rule}": one.signature}
+    told = {one.rule: one.told for one in overrides}
+    decision = decide(checks, report=report, comparison=comparison, evidence=evidence, overrides=told)
     parents = [comparison.id] if comparison else [report.id]
     document = replace(decision, id="", created_at="")
     found = store.add_decision(_plain(document), verdict=decision.outcome, made_from=parents)
@@ -247,7 +289,7 @@ def _compare_recorded(
     questions: "Sequence[Question] | None" = None,
     *,
     alpha: float = 0.05,
-    part: Literal["all", "select", "certify"] = "all",
+    part: Part = "all",
     seed: int = 0,
     sides: "dict[str, Side] | None" = None,
 ) -> Comparison:
@@ -272,7 +314,7 @@ def _compare_recorded(
 
 
 def _side(store: "Store", report_id: str) -> "Side":
-    from benchmarks.compare import Side
+    from benchmarks.side import Side
 
     return Side(
         report=store.report(report_id),

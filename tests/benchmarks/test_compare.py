@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.compare import Question, Side, compare_reports, in_part
+from benchmarks.compare import Question, compare_reports
+from benchmarks.side import Side, in_part
 from benchmarks.flips import list_flips
 from workbench.errors import RunError, TaskError
 from workbench.records import Checkpoint, Comparison, Estimate, ItemScore, Report, TaskComparison, TaskResult

@@ -13,6 +13,8 @@ COMMANDS = {
     "init": Command("workbench.cli.init:command", "Start a project folder with its store and workbench.yaml."),
     "eval": Command("workbench.cli.eval:command", "Evaluate checkpoints on suites and tasks, with error bars."),
     "import": Command("workbench.cli.import_:command", "Import runs of lm-eval and Inspect as reports."),
+    "compare": Command("workbench.cli.compare:command", "Say what candidates kept, gained and forgot."),
+    "gate": Command("workbench.cli.gate:command", "Decide whether a checkpoint may ship, by exit code."),
     "show": Command("workbench.cli.show:command", "Show a report, a checkpoint or the items behind a number."),
     "ls": Command("workbench.cli.ls:command", "List tasks, suites, checkpoints and reports."),
     "task": Group(

@@ -1,0 +1,114 @@
+"""`workbench compare`: what candidates kept, gained and forgot against a baseline, item by item."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.cli.output import print_json, print_line, print_table, say
+
+if TYPE_CHECKING:
+    from workbench.records import Comparison, Flip
+    from workbench.store import Project
+
+
+def command(
+    baseline: Annotated[str, typer.Argument(help="Report id (or its beginning) or checkpoint to compare with.")],
+    candidates: Annotated[list[str], typer.Argument(help="Reports or checkpoints; several make a trajectory.")],
+    tasks: Annotated[str | None, typer.Option(help="Only these tasks or subtasks, separated by commas.")] = None,
+    margin: Annotated[
+        str | None, typer.Option(help="Loss that counts as kept, for all tasks: 2pt or 0.02 (default: the suite's).")
+    ] = None,
+    flips: Annotated[int, typer.Option(min=0, help="Changed answers to show side by side.")] = 0,
+    best: Annotated[
+        bool, typer.Option("--best", help="Select the best candidate on half of the items, judge it on the other.")
+    ] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Write it for a pull request.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write it as one page that needs no network.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write it as JUnit XML for a CI job.")] = None,
+    project: Annotated[Path | None, typer.Option(help="Project folder (default: the nearest).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare candidates with a baseline, item by item: kept, improved, forgot or inconclusive.
+
+    Kept is a certificate: a loss beyond the margin is excluded with 95% confidence. Where the evidence does not
+    suffice, it says how many items would.
+
+    Examples:
+        workbench compare smollm2 runs/shop/checkpoint-300
+        workbench compare smollm2 checkpoint-100 checkpoint-200 checkpoint-300 --best
+        workbench compare 3f9a 77c1 --flips 20 --html compare.html
+    """
+    from workbench.cli.documents import write_documents
+    from workbench.cli.projects import find_project
+    from workbench.margins import parse_margin
+    from workbench.pipeline import compare, find_flips, select_best
+
+    home = find_project(project)
+    named = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+    wanted = parse_margin(margin) if margin else None
+    if best:
+        selected, made = select_best(baseline, candidates, project=home, tasks=named, margin=wanted)
+        comparisons = [*selected, made]
+    else:
+        comparisons = compare(baseline, candidates, project=home, tasks=named, margin=wanted)
+    last = comparisons[-1]
+    need_flips = flips or markdown or html or as_json
+    changed = find_flips(last, project=home, tasks=named) if need_flips else []
+    if as_json:
+        print_json({"comparisons": comparisons, "flips": changed[: flips or None]})
+    elif best:
+        _print_selection(comparisons)
+    else:
+        _print_comparisons(comparisons)
+    if flips and not as_json:
+        _print_flips(changed, flips)
+    write_documents(
+        comparison=last, decision=None, flips=changed, reproduce=[], markdown=markdown, html=html, junit=junit
+    )
+    say(f"next: workbench gate {last.candidate[:12]} --baseline {last.baseline[:12]}{_option(project, home)}")
+
+
+def _print_comparisons(comparisons: "list[Comparison]") -> None:
+    from workbench.cli import verdicts
+    from workbench.publish.wording import comparison_headline
+
+    last = comparisons[-1]
+    if len(comparisons) > 1:
+        print_table(*verdicts.trajectory_table(comparisons))
+        print_line()
+        print_line(f"{last.candidate_checkpoint.name} against {last.baseline_checkpoint.name}:")
+    print_line(comparison_headline(last))
+    print_table(*verdicts.comparison_table(last))
+    for note in verdicts.verdict_notes(last):
+        say(f"note: {note}")
+
+
+def _print_selection(comparisons: "list[Comparison]") -> None:
+    from workbench.cli import verdicts
+    from workbench.publish.wording import comparison_headline
+
+    *selected, made = comparisons
+    print_line("Selected on one half of the items:")
+    print_table(*verdicts.trajectory_table(selected))
+    print_line()
+    print_line(f"The best is {made.candidate_checkpoint.name}; judged on the other half:")
+    print_line(comparison_headline(made))
+    print_table(*verdicts.comparison_table(made))
+    for note in verdicts.verdict_notes(made):
+        say(f"note: {note}")
+
+
+def _print_flips(changed: "list[Flip]", count: int) -> None:
+    from workbench.cli import verdicts
+
+    print_line()
+    print_table(*verdicts.flips_table(changed[:count]))
+    if len(changed) > count:
+        say(f"{count} of {len(changed):,} changed answers; --flips {len(changed)} shows all")
+
+
+def _option(named: Path | None, home: "Project") -> str:
+    import shlex
+
+    return "" if named is None else f" --project {shlex.quote(str(home.root))}"
