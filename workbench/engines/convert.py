@@ -113,6 +113,25 @@ def round_weights(folder: Path, out: Path, *, bits: int = 4, group: int = 32) ->
     return out
 
 
+def copy_in_dtype(folder: Path, out: Path, *, dtype: str) -> Path:
+    """A copy of a model with its weights stored in another type (`float16`, `bfloat16`, `float32`). Returns `out`.
+
+    Raises:
+        CheckpointError: `folder` is no model, or `out` exists.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: no config.json; name a folder that holds a model")
+    if out.exists():
+        raise CheckpointError(f"{out}: exists already; name a new folder")
+    with new_folder(out) as fresh, quiet_transformers(), torch.no_grad():
+        AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).save_pretrained(fresh)
+        _copy_other_files(folder, fresh)
+    return out
+
+
 def _copy_other_files(folder: Path, fresh: Path) -> None:
     weights = (".safetensors", ".bin", ".gguf", ".index.json")
     for file in folder.iterdir():

@@ -1,6 +1,7 @@
 """`workbench demo` at toy size: the embedded model's place holds a tiny one."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -26,30 +27,52 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "work"
 
 
-def test_the_demo_shows_two_checkpoints_and_the_command_that_did_it(home, capsys):
+def objects(text: str) -> list[dict[str, Any]]:
+    """The JSON objects of one command after the other."""
+    found, decoder = [], json.JSONDecoder()
+    while text := text.strip():
+        one, end = decoder.raw_decode(text)
+        found.append(one)
+        text = text[end:]
+    return found
+
+
+def test_the_demo_shows_the_model_and_two_copies_and_the_commands_that_did_it(home, capsys):
     assert run() == 0
     out, err = capsys.readouterr()
     head = out.splitlines()[0].split("\t")
-    assert head == ["task", "metric", "n", "smollm2", "smollm2-4bit", "change"]
-    assert len(out.splitlines()) == 7
-    assert "$ workbench eval smollm2 demo/" in err
-    assert err.splitlines()[-1].endswith("--project demo")
+    assert head[:6] == ["task", "metric", "n", "smollm2", "smollm2-float16", "smollm2-3bit"]
+    commands = [line.removeprefix("$ workbench ").split()[0] for line in err.splitlines() if line.startswith("$ ")]
+    assert commands == ["eval", "gate", "gate", "compare"]
+    assert err.count("exit code ") == 2
+    assert (home / "demo" / "decision.html").is_file()
 
 
-def test_the_twin_has_the_model_as_its_parent(home, capsys):
+def test_the_demo_ends_in_a_decision_for_each_copy(home, capsys):
     assert run("--json") == 0
-    reports = json.loads(capsys.readouterr().out)["reports"]
-    model, twin = (report["checkpoint"] for report in reports)
+    evaluated, harmless, damaged, compared = objects(capsys.readouterr().out)
+    names = [gate["decision"]["checkpoint"]["name"] for gate in (harmless, damaged)]
+    assert names == ["smollm2-float16", "smollm2-3bit"]
+    assert {gate["decision"]["outcome"] for gate in (harmless, damaged)} <= {"pass", "fail", "hold"}
+    assert len(evaluated["comparisons"]) == 2
+    (comparison,) = compared["comparisons"]
+    assert all(task["noise"] is not None for task in comparison["tasks"] if task["metric"] != "bits_per_byte")
+
+
+def test_the_copies_have_the_model_as_their_parent(home, capsys):
+    assert run("--json") == 0
+    model, *twins = (report["checkpoint"] for report in objects(capsys.readouterr().out)[0]["reports"])
     store = Project.find(home / "demo").store
-    assert store.checkpoint(twin["fingerprint"]).parent == model["fingerprint"]
-    assert twin["fingerprint"] != model["fingerprint"]
+    for twin in twins:
+        assert store.checkpoint(twin["fingerprint"]).parent == model["fingerprint"]
+    assert len({one["fingerprint"] for one in (model, *twins)}) == 3
 
 
 def test_the_second_demo_pays_for_nothing(home, capsys):
     run("--json")
-    first = json.loads(capsys.readouterr().out)["reports"]
+    first = objects(capsys.readouterr().out)[0]["reports"]
     run("--json")
-    second = json.loads(capsys.readouterr().out)["reports"]
+    second = objects(capsys.readouterr().out)[0]["reports"]
     assert all(report["timing"]["requests_computed"] > 0 for report in first)
     assert all(report["timing"]["requests_computed"] == 0 for report in second)
     assert [report["id"] for report in first] == [report["id"] for report in second]

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from workbench.engines.convert import convert_gguf, new_folder, round_matrix, round_weights
+from tests.tiny import save_tiny_checkpoint
+from workbench.engines.convert import convert_gguf, copy_in_dtype, new_folder, round_matrix, round_weights
 from workbench.errors import CheckpointError
 
 VOCABULARY, HIDDEN, LAYERS, HEADS, INNER = 300, 64, 2, 4, 96
@@ -209,3 +210,15 @@ def test_a_killed_maker_leaves_no_model_and_its_rubbish_is_swept_later(tmp_path)
     with new_folder(tmp_path / "m"):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_copy_in_another_type_holds_the_same_weights_under_another_fingerprint(tmp_path: Path) -> None:
+    save_tiny_checkpoint(tmp_path / "a")
+    out = copy_in_dtype(tmp_path / "a", tmp_path / "b", dtype="float16")
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "a", out))
+    assert before.keys() == after.keys()
+    for name, weights in after.items():
+        assert str(weights.dtype) == "torch.float16"
+        assert (weights.float() - before[name].float()).abs().max() <= 2**-10 * before[name].float().abs().max()
+    with pytest.raises(CheckpointError, match="exists already"):
+        copy_in_dtype(tmp_path / "a", out, dtype="float16")
