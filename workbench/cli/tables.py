@@ -5,6 +5,7 @@ from typing import Any
 
 from workbench.cli.output import Column, format_duration
 from workbench.publish.signs import VERDICTS
+from workbench.publish.wording import interval_level as level
 from workbench.records import Comparison, Estimate, Report, TaskComparison, TaskResult
 
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -60,7 +61,7 @@ def report_table(
     columns += [Column(names[r.id], drop=1) for r in reports]
     for report in compared:
         whose = "" if len(compared) == 1 else f" {names[report.id]}"
-        columns += [Column(f"change{whose}"), Column(f"verdict{whose}")]
+        columns += [Column(f"change [{level(comparisons[report.id])}]{whose}"), Column(f"verdict{whose}")]
     results = {r.id: {result.task: result for result in r.results} for r in reports}
     judged = {r.id: {task.task: task for task in comparisons[r.id].tasks} for r in compared}
     rows: list[list[Any]] = []

@@ -95,16 +95,16 @@ def test_the_table_is_data_and_everything_else_is_talk(run: Any, home: Path) -> 
 def test_a_baseline_stands_first_and_the_change_last(run: Any) -> None:
     ended = run("new", "--baseline", "old", *QUICK)
     rows = table(ended.out)
-    assert list(rows[0]) == ["task", "metric", "n", "old", "new", "change", "verdict"]
+    assert list(rows[0]) == ["task", "metric", "n", "old", "new", "change [90%]", "verdict"]
     for row in rows:
-        before, after, change = (float(row[name].split()[0]) for name in ("old", "new", "change"))
+        before, after, change = (float(row[name].split()[0]) for name in ("old", "new", "change [90%]"))
         assert change == pytest.approx(after - before, abs=0.0011)
 
 
 def test_several_checkpoints_each_get_their_change(run: Any, home: Path) -> None:
     save_tiny_checkpoint(home / "third", seed=7)
     rows = table(run("new", "third", "--baseline", "old", *QUICK).out)
-    new = [f"{what} {name}" for name in ("new", "third") for what in ("change", "verdict")]
+    new = [f"{what} {name}" for name in ("new", "third") for what in ("change [90%]", "verdict")]
     assert list(rows[0]) == ["task", "metric", "n", "old", "new", "third", *new]
 
 
