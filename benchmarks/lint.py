@@ -196,6 +196,9 @@ def _shape_faults(test: Sequence[Question], balances: Sequence[Balance], longest
         message = f"{shared} questions share a context and have no cluster; the context is taken as their cluster"
         yield Fault(message=message, column="cluster", level="warning")
     if 0 < len(test) < 50:
-        yield Fault(
-            message=f"{len(test)} questions: differences of less than about 15 points are luck", level="warning"
+        # with no answer changed, a loss of this share would still show no change one time in twenty
+        least = 100 * (1 - 0.05 ** (1 / len(test)))
+        message = (
+            f"{len(test)} questions exclude no loss below {least:.0f} points, even if no answer changes; write more"
         )
+        yield Fault(message=message, level="warning")
