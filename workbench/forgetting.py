@@ -34,7 +34,7 @@ from workbench.statistics import (
 FEW_CHANGES = 10
 """Fewer changed clusters than this say nothing about the spread: no t interval rests on them."""
 FEW_CLUSTERS = 30
-"""Below this a t interval is checked by a cluster bootstrap, and the worse of the two counts."""
+"""With fewer changed clusters than this a t interval is checked by a bootstrap-t, and the worse of the two counts."""
 MANY_CHANGES = 1000
 """From here on Tango's normal approximation is as good as exact, and the exact test would take longer than all else."""
 _POWER = 0.8
@@ -88,9 +88,9 @@ def judge(
     passage or template. `strata`: fixed parts of the task (subjects), used where a t interval is. Independent binary
     items: Tango's score test, its verdict checked exactly. Clustered or fractional values in [0, 1]: Tango's test on as
     many items as the spread between clusters allows, and a cluster-robust t; the worse counts. Other values: the t.
-    Fewer than 30 clusters: also a bootstrap-t. Fewer than 10 changed clusters: Tango's test on whole clusters if values
-    lie in [0, 1], else no verdict. Raises ValueError for unequal lengths, no items, values not finite, or a margin that
-    is not positive (or not below 1 for binary values).
+    Fewer than 30 changed clusters: also a bootstrap-t. Fewer than 10: Tango's test on whole clusters if values lie in
+    [0, 1], else no verdict. Raises ValueError for unequal lengths, no items, values not finite, or a margin that is not
+    positive (or not below 1 for binary values).
 
     >>> rng = np.random.default_rng(0)
     >>> judge([1.0] * 300, [1.0] * 300, margin=0.01, binary=True, rng=rng).verdict
@@ -270,8 +270,12 @@ def _clusters(
     if shares:
         error = (plain.value - plain.low) / t_quantile(level, clusters - 1)
         intervals.insert(0, _effective_tango(d, error, clusters, margin, level, binary=binary))
-    if clusters < FEW_CLUSTERS:
-        intervals.append(paired.bootstrap_t_interval(d, labels, rng=rng, level=level))
+    # Beyond 500 clusters it would take too long; there so few changes leave Tango's end the outer one.
+    if changed < FEW_CLUSTERS and clusters <= 500:
+        # For the certifying end only: resamples without spread would keep a loss in every cluster from being `forgot`.
+        resampled = paired.bootstrap_t_interval(d, labels, rng=rng, level=level)
+        low = -1.0 if shares and resampled.low is None else resampled.low
+        intervals.append(replace(resampled, low=low, high=t.high))
     evidence = _worst(intervals, margin, alpha)
     if shares and evidence.interval.low is not None and evidence.interval.high is not None:
         low, high = max(-1.0, evidence.interval.low), min(1.0, evidence.interval.high)

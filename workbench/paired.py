@@ -169,6 +169,9 @@ def bootstrap_t_interval(
     if count < 2:
         return nothing
     sums, sizes = np.bincount(labels, x, count), np.bincount(labels, minlength=count).astype(np.float64)
+    # In an order of their own, so that the same clusters give the same interval however the items are sorted.
+    order = np.lexsort((sizes, np.round(sums, 12)))
+    sums, sizes = sums[order], sizes[order]
 
     def errors(counts_RG: npt.NDArray[np.int64]) -> tuple[Array, Array]:
         items = counts_RG @ sizes

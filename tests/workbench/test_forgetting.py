@@ -83,6 +83,11 @@ def test_a_single_cluster_is_never_a_certificate():
     assert judge_flips(40, 40, 5000, 0.05, groups=["one"] * 5000).verdict == "inconclusive"
 
 
+def test_a_loss_in_nearly_every_cluster_is_forgotten():
+    found = judge_flips(0, 27, 210, 0.05, groups=np.arange(210) % 30)
+    assert found.verdict == "forgot" and found.interval.is_known
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(120, 2000), st.sampled_from([0.01, 0.02, 0.05]))
 def test_a_wider_margin_never_takes_a_certificate_back(gained, lost, n, margin):
@@ -264,11 +269,26 @@ def test_a_loss_of_the_margin_is_kept_at_most_one_time_in_twenty(n, margin):
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
-        ((200, 0.10, -0.02, 0.02), {"wald_90": 0.053, "nel_gate": 0.027, "tango": 0.046, "point": 0.547}),
-        ((200, 0.12, -0.04, 0.02), {"wald_90": 0.008, "nel_gate": 0.003, "tango": 0.007, "point": 0.238}),
-        ((200, 0.03, -0.02, 0.02), {"wald_90": 0.093, "nel_gate": 0.061, "tango": 0.036, "point": 0.603}),
-        ((100, 0.012, -0.01, 0.01), {"wald_90": 0.337, "nel_gate": 0.337, "tango": 0.002, "point": 0.723}),
-        ((1500, 0.10, 0.0, 0.02), {"wald_90": 0.786, "nel_gate": 0.683, "tango": 0.783, "point": 0.994}),
+        (
+            (200, 0.10, -0.02, 0.02),
+            {"wald_90": 0.053, "nel_gate": 0.027, "tango": 0.046, "mcnemar_ns": 0.829, "point": 0.547},
+        ),
+        (
+            (200, 0.12, -0.04, 0.02),
+            {"wald_90": 0.008, "nel_gate": 0.003, "tango": 0.007, "mcnemar_ns": 0.569, "point": 0.238},
+        ),
+        (
+            (200, 0.03, -0.02, 0.02),
+            {"wald_90": 0.093, "nel_gate": 0.061, "tango": 0.036, "mcnemar_ns": 0.685, "point": 0.603},
+        ),
+        (
+            (100, 0.012, -0.01, 0.01),
+            {"wald_90": 0.337, "nel_gate": 0.337, "tango": 0.002, "mcnemar_ns": 0.998, "point": 0.723},
+        ),
+        (
+            (1500, 0.10, 0.0, 0.02),
+            {"wald_90": 0.786, "nel_gate": 0.683, "tango": 0.783, "mcnemar_ns": 0.959, "point": 0.994},
+        ),
     ],
 )
 def test_published_error_rates_are_met(what, expected):
