@@ -287,7 +287,7 @@ def _effective_tango(d: Array, error: float, clusters: int, margin: float, level
     """Tango's test on n over the design effect, with t's quantile.
 
     A t test takes its error from the data alone, and where losses are rare and clustered the samples that happen to
-    show few of them also show a small error: such a t certifies up to 9% of the models at the margin. Tango's variance
+    show few of them also show a small error: such a t certifies 10% of the models at the margin. Tango's variance
     is that of a loss of exactly the margin, so it cannot shrink along (Obuchowski 1998, Stat. Med. 17:1495, likewise).
     """
     gained, lost, n = float(d[d > 0].sum()), -float(d[d < 0].sum()), len(d)
@@ -395,8 +395,8 @@ def _pseudo_values(items: list[Any], difference: Statistic, members: Sequence[An
 def _pseudo_intervals(pseudo: Array, whole: Interval, level: float, rng: np.random.Generator) -> list[Interval]:
     """Student's t and the bootstrap-t of the pseudo-values, around the whole sample's value.
 
-    Where losses are rare, samples that show few of them also show a small spread, and BCa believes it: it certified
-    8.5% of the models at the margin. The bootstrap-t sees how value and spread move together.
+    Where losses are rare, samples that show few of them also show a small spread, and BCa and t believe it: the two
+    without a third certified 8.5% ± 2.0 of the models at the margin. The bootstrap-t sees how value and spread move together.
     """
     plain = cluster_t_interval(pseudo, level=level)
     studentised = paired.bootstrap_t_interval(pseudo, rng=rng, level=level)
