@@ -396,7 +396,8 @@ def _pseudo_intervals(pseudo: Array, whole: Interval, level: float, rng: np.rand
     """Student's t and the bootstrap-t of the pseudo-values, around the whole sample's value.
 
     Where losses are rare, samples that show few of them also show a small spread, and BCa and t believe it: the two
-    without a third certified 8.5% ± 2.0 of the models at the margin. The bootstrap-t sees how value and spread move together.
+    without a third certified 8.5% ± 2.0 of the models at the margin. The bootstrap-t sees how value and spread move
+    together.
     """
     plain = cluster_t_interval(pseudo, level=level)
     studentised = paired.bootstrap_t_interval(pseudo, rng=rng, level=level)
