@@ -13,6 +13,7 @@ from benchmarks.catalog import TaskCard
 from benchmarks.library import build_tasks, card_of, expand_name, group_of, list_tasks, task_card, task_folders
 from workbench.config import StrictModel, load_yaml, read_yaml
 from workbench.errors import TaskError, did_you_mean
+from workbench.gate import Rule
 from workbench.records import Role
 
 __all__ = [
@@ -56,6 +57,8 @@ class Suite:
     name: str
     title: str
     tasks: tuple[SuiteTask, ...]
+    rules: tuple[Rule, ...] = ()
+    """What a gate asks besides that its tasks are kept: limits, gains."""
 
 
 class _Entry(StrictModel):
@@ -72,6 +75,7 @@ class _File(StrictModel):
     suite: str
     title: str
     tasks: list[_Entry | str] = Field(min_length=1)
+    rules: list[Rule] = Field(default_factory=list)
 
 
 def list_suites(include_path: Iterable[str | Path] = ()) -> list[str]:
@@ -100,7 +104,13 @@ def load_suite(name: str, include_path: Iterable[str | Path] = ()) -> Suite:
         raise TaskError(f"suite {name!r}: no such suite; {did_you_mean(name, files)}")
     file = load_yaml(files[name], _File)
     entries = [_Entry(task=entry) if isinstance(entry, str) else entry for entry in file.tasks]
-    return Suite(name=name, title=file.title, tasks=_resolve(entries, include_path))
+    return Suite(name=name, title=file.title, tasks=_resolve(entries, include_path), rules=tuple(file.rules))
+
+
+def rules_of(names: Iterable[str], include_path: Iterable[str | Path] = ()) -> list[Rule]:
+    """The rules of some suites; one that is not here any more has none."""
+    files = _suite_files(include_path)
+    return [rule for name in names if name in files for rule in load_yaml(files[name], _File).rules]
 
 
 def suite_of(

@@ -114,10 +114,13 @@ def load_gate(path: str | Path) -> Gate:
     return load_yaml(path, Gate)
 
 
-def default_gate(*reports: Report) -> Gate:
-    """What the suites themselves ask: every task of any of the reports kept, required or advisory as they say."""
+def default_gate(*reports: Report, rules: Sequence[Rule] = ()) -> Gate:
+    """What the suites themselves ask: every task of any of the reports kept, required or advisory as they say.
+
+    `rules`: the suites' own, besides that.
+    """
     results = {result.task: result for report in reversed(reports) for result in report.results}
-    return Gate(gate="suite", rules=[Rule(task=name) for name in results])
+    return Gate(gate="suite", rules=[*(Rule(task=name) for name in results), *rules])
 
 
 def expand_rules(

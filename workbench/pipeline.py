@@ -251,7 +251,7 @@ def gate(
     `rules`: a gate or its file; None asks what the suites ask: every task kept. `overrides` must be signed for this
     report (`workbench.overrides`); what was signed is kept with the decision.
     """
-    from benchmarks.suite import list_tasks
+    from benchmarks.suite import list_tasks, rules_of
     from workbench.gate import decide, default_gate, evidence_of, expand_rules, load_gate
 
     project = open_project(project)
@@ -261,7 +261,8 @@ def gate(
     asked = load_gate(rules) if isinstance(rules, str | Path) else rules
     named = baseline or (asked.baseline if asked else None) or project.config.baseline
     base = find_report_like(store, named, report) if named else None
-    asked = asked or default_gate(report, *([base] if base else []))
+    own = rules_of(report.suites, include_folders(project))
+    asked = asked or default_gate(report, *([base] if base else []), rules=own)
     results = {result.task: result for one in (base, report) if one for result in one.results}
     known = list_tasks(include_folders(project))
     checks = expand_rules(asked, list(results.values()), known_tasks=known, where=where)

@@ -63,9 +63,7 @@ def command(
         _print_comparisons(comparisons)
     if flips and not as_json:
         _print_flips(changed, flips)
-    write_documents(
-        comparison=last, decision=None, flips=changed, reproduce=[], markdown=markdown, html=html, junit=junit
-    )
+    write_documents({"markdown": markdown, "html": html, "junit": junit}, comparison=last, flips=changed)
     say(f"next: workbench gate {last.candidate[:12]} --baseline {last.baseline[:12]}{_option(project, home)}")
 
 

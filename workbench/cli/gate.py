@@ -1,5 +1,7 @@
 """`workbench gate`: may this checkpoint ship? Told by the exit code, and by one sentence for each rule."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,14 +66,13 @@ def command(
         print_json({"decision": found.decision, "comparison": found.comparison})
     else:
         _print_decision(found)
+    again = ["workbench", *sys.argv[1:]] if sys.argv[1:2] == ["gate"] else []
     write_documents(
+        {"markdown": markdown, "html": html, "junit": junit},
         comparison=found.comparison,
         decision=found.decision,
         flips=changed,
-        reproduce=[],
-        markdown=markdown,
-        html=html,
-        junit=junit,
+        reproduce=[shlex.join(again)] if again else [],
     )
     say(f"decision {found.decision.id[:12]} is recorded")
     if found.comparison is not None and found.decision.outcome != "pass":

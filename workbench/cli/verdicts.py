@@ -22,11 +22,12 @@ def comparison_table(comparison: Comparison) -> Table:
         Column("verdict", tones=TONES),
         Column(f"change [{wording.interval_level(comparison)}]"),
         Column("margin", right=True, drop=1),
-        Column("baseline", right=True, drop=3),
-        Column("candidate", right=True, drop=2),
-        Column("n", right=True, drop=4),
-        Column("lost", right=True, drop=5),
-        Column("gained", right=True, drop=6),
+        Column("noise", right=True, drop=2),
+        Column("baseline", right=True, drop=4),
+        Column("candidate", right=True, drop=3),
+        Column("n", right=True, drop=5),
+        Column("lost", right=True, drop=6),
+        Column("gained", right=True, drop=7),
     ]
     return columns, [_task_row(task) for task in comparison.tasks]
 
@@ -104,6 +105,8 @@ def trajectory_table(comparisons: Sequence[Comparison]) -> Table:
 def verdict_notes(comparison: Comparison) -> list[str]:
     """What the table of a comparison cannot show: what could not be certified and why, small losses, noise floors."""
     notes = [f"{reveal_line(task.task)} {reveal_line(why)}" for task, why in wording.gaps(comparison.tasks)]
+    if all(task.noise is None for task in comparison.tasks):
+        notes.append("the noise floor was not measured: evaluate the baseline with --noise-floor")
     for task in comparison.tasks:
         name = reveal_line(task.task)
         if task.small_loss:
@@ -121,7 +124,8 @@ def _task_row(task: TaskComparison) -> list[Any]:
     said = [*([] if unit == "points" else [unit]), *([] if task.required else ["advisory"])]
     name = reveal_line(task.task) + (f" ({', '.join(said)})" if said else "")
     change = wording.format_change(task)
-    return [name, VERDICTS[task.verdict].label, change, wording.format_margin(task.margin, unit), *values, *counts]
+    limits = [None if limit is None else wording.format_margin(limit, unit) for limit in (task.margin, task.noise)]
+    return [name, VERDICTS[task.verdict].label, change, *limits, *values, *counts]
 
 
 def _mark(task: TaskComparison) -> str:

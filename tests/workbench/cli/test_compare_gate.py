@@ -193,3 +193,12 @@ def _verify(evidence: dict[str, str], signers: Path, folder: Path) -> None:
     subprocess.run([*words, "-s", str(folder / "signature")], input=statement, text=True, check=True)
     assert json.loads(statement)["weights"] == evidence["weights"]
     assert json.loads(statement)["report"] == evidence["report"]
+
+
+def test_a_suite_may_bring_rules_of_its_own(run: Any, project: Project) -> None:
+    suite = project.root / "suites" / "own.yaml"
+    suite.write_text("suite: made-up\ntitle: Own\ntasks: [arc_easy]\nrules:\n  - {task: arc, at_least: 0.9}\n")
+    code, out, _ = run("gate", "same", "--baseline", "base")
+    assert code == 1 and "arc: at least 0.9" in out
+    suite.write_text(suite.read_text().replace("0.9", "0.5"))
+    assert run("gate", "same", "--baseline", "base")[0] == 0

@@ -47,8 +47,8 @@ def test_verdicts_have_colours_on_a_terminal_and_columns_stay_aligned(monkeypatc
 def test_a_wide_terminal_and_a_pipe_show_everything(monkeypatch):
     columns, rows = comparison_table(samples.comparison())
     assert shown((columns, rows), 160, monkeypatch)[0].split()[-3:] == ["n", "lost", "gained"]
-    assert rows[1] == ["piqa", "● kept", "+0.2 [−1.1, +1.6]", "2", "62.8%", "63.0%", "1,278", "38", "41"]
-    assert rows[-1] == ["boolq (advisory)", "✕ incomparable", "–", "2", "–", "–", "0", None, None]
+    assert rows[1] == ["piqa", "● kept", "+0.2 [−1.1, +1.6]", "2", None, "62.8%", "63.0%", "1,278", "38", "41"]
+    assert rows[-1] == ["boolq (advisory)", "✕ incomparable", "–", "2", None, "–", "–", "0", None, None]
 
 
 def test_a_decision_shows_rules_overrides_and_advice():
@@ -132,6 +132,6 @@ def test_at_80_columns_the_table_of_eval_keeps_change_and_verdict(monkeypatch):
     table = report_table(reports, {reports[1].id: samples.comparison(samples.FORGOT)})
     assert [column.name for column in table[0]][:3] == ["task", "metric", "n"]
     heads, row = shown(table, 80, monkeypatch)
-    assert heads.split()[-2:] == ["change", "verdict"]
+    assert heads.split()[-3:] == ["change", "[90%]", "verdict"]
     assert "■ forgot" in row and "-0.123 [-0.150, -0.097]" in row
     assert "metric" not in heads
