@@ -1,10 +1,11 @@
-"""The main path, readable in one sitting: evaluate checkpoints, compare their reports, decide whether one may ship.
+"""The main path, readable in one sitting: train, evaluate checkpoints, compare their reports, decide what may ship.
 
-`workbench eval`, `compare` and `gate` call these functions, and so do Python users. Knows every part by its front door
-only: one checkpoint's run is in `workbench.evaluation`, what names mean in `workbench.references`.
+`workbench train`, `eval`, `compare` and `gate` call these functions, and so do Python users. Knows every part by its
+front door only: one checkpoint's evaluation is in `workbench.evaluation`, what a recipe comes to in `workbench.runs`,
+what names mean in `workbench.references`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
     from benchmarks.compare import Question
     from benchmarks.cost import TaskCost
     from benchmarks.side import Side
+    from training.run import Step
     from workbench.gate import Gate
     from workbench.overrides import Override
+    from workbench.runs import PreparedRun, TrainedRun
     from workbench.store import Project, Store
 
 __all__ = [
@@ -55,6 +58,7 @@ __all__ = [
     "plan_evaluation",
     "resolve_checkpoint",
     "select_best",
+    "train",
 ]
 
 Part = Literal["all", "select", "certify"]
@@ -281,6 +285,43 @@ def gate(
     document = replace(decision, id="", created_at="")
     found = store.add_decision(_plain(document), verdict=decision.outcome, made_from=parents)
     return Gated(decision=replace(decision, id=found, created_at=_now()), report=report, comparison=comparison)
+
+
+def train(
+    recipe: str | Path,
+    *,
+    project: "Project | str | Path",
+    overrides: Sequence[str] = (),
+    on_prepared: "Callable[[PreparedRun], None]" = lambda _: None,
+    on_step: "Callable[[Step], None]" = lambda _: None,
+    listener: Listener | None = None,
+) -> "TrainedRun":
+    """Carry a recipe out, evaluate what came of it against where it started, and decide.
+
+    The same call after an interruption goes on from the last checkpoint, to the same weights. Without suites or tasks
+    in the recipe nothing is evaluated, and nothing is decided. Raises UserError before a second of training for what
+    the recipe or its data cannot bear, RunError where the loss is not a number.
+    """
+    from workbench.runs import TrainedRun, carry_out, prepare_run
+
+    project = open_project(project)
+    prepared = prepare_run(Path(recipe), project, overrides)
+    on_prepared(prepared)
+    made, checkpoints = carry_out(prepared, project, on_step)
+    asked = prepared.recipe.evaluation
+    if not asked.suites and not asked.tasks:
+        return TrainedRun(prepared=prepared, made=made, checkpoints=tuple(checkpoints))
+    request = EvaluationRequest(suites=asked.suites, tasks=asked.tasks, limit=asked.limit)
+    baseline = asked.baseline or prepared.start
+    evaluation = evaluate_many(checkpoints[-1:], project=project, request=request, baseline=baseline, listener=listener)
+    assert evaluation.baseline is not None
+    gated = gate(
+        evaluation.evaluated[0].report.id,
+        project=project,
+        baseline=evaluation.baseline.report.id,
+        rules=Path(recipe).parent / asked.gate if asked.gate else None,
+    )
+    return TrainedRun(prepared=prepared, made=made, checkpoints=tuple(checkpoints), evaluation=evaluation, gated=gated)
 
 
 def _compare_recorded(

@@ -1,0 +1,144 @@
+"""What a recipe comes to with its data: rows, steps, tokens of each source, passes. Knows recipes and mixers; no model.
+
+The rows of a run follow from recipe and data alone, so the plan walks them all once, before training: what it says of
+tokens and steps is exact. It is also where a recipe is refused that the data cannot bear.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from training.mixing import Mixer, PackedRow
+from training.recipe import Recipe
+from training.sources import RowDocuments
+from workbench.errors import ConfigError
+
+LOOKED_AT = 16
+"""Documents of each conversation source that are looked at for the token that ends an answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourcePlan:
+    """One source in a run."""
+
+    name: str
+    rows: int
+    tokens: int
+    """Loss-bearing tokens given."""
+    share: float
+    asked: float
+    """Share that the recipe asks for, over both phases."""
+    epochs: float
+    """Passes over the source."""
+    skipped: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingPlan:
+    """A run before it begins."""
+
+    steps: int
+    anneal_step: int
+    """Steps before annealing; the stage-entry checkpoint is taken after them. `steps` where nothing anneals."""
+    rows_per_step: int
+    tokens: int
+    """Loss-bearing tokens."""
+    packed_tokens: int
+    """Tokens of all rows, with context and padding."""
+    sources: tuple[SourcePlan, ...]
+
+
+def build_mixer(recipe: Recipe, sources: Mapping[str, RowDocuments], *, pad: int) -> Mixer:
+    """The recipe's stream of rows, at its beginning."""
+    return Mixer(
+        sources=dict(sources),
+        length=recipe.sequence_length,
+        seed=recipe.seed,
+        orders={source.name: source.order for source in recipe.mix},
+        pad=pad,
+    )
+
+
+def rows_of(recipe: Recipe, mixer: Mixer) -> Iterator[PackedRow]:
+    """Rows without end from where the mixer is; the mix changes where the tokens left are those of annealing."""
+    stable, annealing = recipe.shares(annealing=False), recipe.shares(annealing=True)
+    while True:
+        given = sum(cursor.given for cursor in mixer.cursors.values())
+        yield mixer.next_row(annealing if given >= _anneal_from(recipe) else stable)
+
+
+def plan_run(recipe: Recipe, sources: Mapping[str, RowDocuments], *, pad: int = 0) -> TrainingPlan:
+    """Walk all rows of the run.
+
+    Raises:
+        ConfigError: a source is too small for its share, an answer's end carries no loss, or no row can be packed.
+    """
+    _check_ends(sources)
+    mixer = build_mixer(recipe, sources, pad=pad)
+    asked = dict.fromkeys(sources, 0.0)
+    rows, anneal_row, given = 0, None, 0
+    stream = rows_of(recipe, mixer)
+    while given < recipe.tokens or rows % recipe.rows_per_step:
+        annealing = given >= _anneal_from(recipe)
+        if annealing and anneal_row is None:
+            anneal_row = rows
+        row = next(stream)
+        rows, given = rows + 1, given + row.loss_tokens
+        for name, share in recipe.shares(annealing=annealing).items():
+            asked[name] += share * row.loss_tokens
+        _check_passes(recipe, mixer)
+    steps = rows // recipe.rows_per_step
+    return TrainingPlan(
+        steps=steps,
+        anneal_step=steps if anneal_row is None else max(1, anneal_row // recipe.rows_per_step),
+        rows_per_step=recipe.rows_per_step,
+        tokens=given,
+        packed_tokens=rows * recipe.sequence_length,
+        sources=tuple(_source_plan(name, sources[name], mixer, asked[name] / given, given) for name in sources),
+    )
+
+
+def _source_plan(name: str, documents: RowDocuments, mixer: Mixer, asked: float, total: int) -> SourcePlan:
+    cursor = mixer.cursors[name]
+    return SourcePlan(
+        name=name,
+        rows=len(documents),
+        tokens=cursor.given,
+        share=cursor.given / total,
+        asked=asked,
+        epochs=cursor.epoch + cursor.place / len(documents),
+        skipped=mixer.skipped.get(name, 0),
+    )
+
+
+def _anneal_from(recipe: Recipe) -> float:
+    """Loss-bearing tokens from which on the rate falls; never, without a phase for it."""
+    return recipe.tokens * (1 - recipe.schedule.anneal) if recipe.schedule.kind == "wsd" else float("inf")
+
+
+def _check_passes(recipe: Recipe, mixer: Mixer) -> None:
+    for source in recipe.mix:
+        cursor = mixer.cursors[source.name]
+        passes = cursor.epoch + cursor.place / len(mixer.sources[source.name])
+        if passes > source.max_epochs:
+            raise ConfigError(
+                f"mix: source {source.name!r}: its share of {recipe.tokens:,} tokens is more than "
+                f"{source.max_epochs:g} passes over its rows; lower tokens or its share, give more rows, or raise its "
+                "max_epochs"
+            )
+
+
+def _check_ends(sources: Mapping[str, RowDocuments]) -> None:
+    """A model that never sees the end of an answer weighed never stops."""
+    for name, documents in sources.items():
+        if not documents.is_conversation or documents.splits:
+            continue
+        end: Any = documents.tokenizer.eos_token_id
+        for row in range(min(LOOKED_AT, len(documents))):
+            document = documents.document(row)
+            if end not in document.tokens[document.loss]:
+                raise ConfigError(
+                    f"mix: source {name!r}: row {row + 1}: the token that ends an answer "
+                    f"({documents.tokenizer.eos_token!r}) carries no loss, so the model would never stop; mend the "
+                    "chat template, or set eos_token to what ends its turns"
+                )

@@ -1,0 +1,162 @@
+"""A recipe: one strict YAML file that says all of a training run. Knows keys and arithmetic; no model and no data.
+
+Every fault is told at once, and what cannot work is refused before a second of training: a warm-up longer than the run,
+an evaluation that never comes, shares that no phase adds up.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from workbench.config import StrictModel, apply_overrides, read_yaml, validate
+from workbench.records import Stage
+
+Method = Literal["pretrain", "midtrain", "sft"]
+ENDS: Mapping[Method, Stage] = {"pretrain": "pretrain", "midtrain": "midtrain", "sft": "posttrain"}
+"""The stage of what a method makes."""
+
+
+class Source(StrictModel):
+    """One source of rows in the mix."""
+
+    name: str
+    data: str
+    """File (JSONL, Parquet, CSV or plain text) relative to the recipe, or `hub:OWNER/NAME[/CONFIG]@SPLIT`."""
+    share: float = Field(ge=0, le=1)
+    """Share of the loss-bearing tokens; the shares of a phase are scaled to add up to 1."""
+    anneal_share: float | None = Field(default=None, ge=0, le=1)
+    """Share while the learning rate anneals; default: the same."""
+    column: str = "text"
+    """Column of plain text; rows with messages, or a prompt and a completion, need none."""
+    max_epochs: float = Field(default=4.0, gt=0)
+    """How often a row may be seen. Up to four passes are nearly as good as fresh data (Muennighoff et al. 2023)."""
+    order: Literal["shuffled", "given"] = "shuffled"
+    """Shuffled anew for each pass, or as the file has them."""
+
+
+class Schedule(StrictModel):
+    """Learning rate over the run. Defaults: the ones that SmolLM2 was annealed with, scaled to fine-tuning."""
+
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Highest rate."""
+    kind: Literal["wsd", "cosine", "constant"] = "wsd"
+    """Warm-up, stable, decay (Hu et al. 2024); or cosine; or constant after the warm-up."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps."""
+    anneal: float = Field(default=0.2, ge=0, le=1)
+    """Share of the steps, at the end, in which the rate falls (wsd only)."""
+    end: float = Field(default=0.0, ge=0, lt=1)
+    """Lowest rate, as a share of the highest."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "wsd" and self.warmup + self.anneal > 1:
+            raise ValueError(f"warmup {self.warmup:g} and anneal {self.anneal:g} take more than the whole run")
+        return self
+
+
+class Evaluation(StrictModel):
+    """What the kept checkpoints are asked, and against what they are held."""
+
+    suites: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    limit: int | None = Field(default=None, ge=1)
+    baseline: str | None = None
+    """Default: the checkpoint that the run started from."""
+    gate: Path | None = None
+    """Gate file, relative to the recipe; default: every task of the suites kept."""
+
+
+class Recipe(StrictModel):
+    """All of a training run."""
+
+    recipe: str
+    """Its name; the run's folder bears it."""
+    start: str
+    """Checkpoint to start from: as `workbench eval` takes it, or `run/NAME` for the last one of a run."""
+    method: Method
+    """`pretrain` and `midtrain`: every token of packed documents carries loss; `sft`: answers alone."""
+    mix: tuple[Source, ...] = Field(min_length=1)
+    tokens: int = Field(ge=1)
+    """Loss-bearing tokens of the whole run."""
+    sequence_length: int = Field(default=1024, ge=16)
+    """Tokens of a packed row."""
+    batch_tokens: int = Field(default=8192, ge=16)
+    """Tokens of one optimiser step."""
+    micro_batch: int = Field(default=1, ge=1)
+    """Rows of one forward pass."""
+    schedule: Schedule = Schedule()
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    gradient_checkpointing: bool = False
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the arithmetic; weights and optimiser state are float32. auto: bfloat16 where it is the faster one."""
+    save_every: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints; default: before annealing, and at the end."""
+    keep: int = Field(default=3, ge=1)
+    """Newest resumable checkpoints that stay on disk; the stage-entry one and the last always do."""
+    log_every: int = Field(default=5, ge=1)
+    seed: int = 0
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _arithmetic(self) -> Self:
+        faults: list[str] = []
+        names = [source.name for source in self.mix]
+        if twice := {name for name in names if names.count(name) > 1}:
+            faults.append(f"mix: two sources are named {sorted(twice)[0]!r}; rename one")
+        phases = ("share", "anneal_share")
+        empty = [phase for phase in phases if not any(_share(source, phase) for source in self.mix)]
+        faults += [f"mix: every {phase} is 0; give a source a share" for phase in empty]
+        if self.batch_tokens % (self.sequence_length * self.micro_batch):
+            unit = self.sequence_length * self.micro_batch
+            near = max(unit, round(self.batch_tokens / unit) * unit)
+            faults.append(f"batch_tokens: {self.batch_tokens} is no multiple of {unit} (a micro batch); try {near}")
+        if self.save_every and self.save_every > self.planned_steps:
+            faults.append(
+                f"save_every: {self.save_every} never comes in a run of about {self.planned_steps} steps; lower it"
+            )
+        if self.planned_steps < 2:
+            faults.append(
+                f"tokens: {self.tokens} are one step of {self.batch_tokens}; lower batch_tokens or raise tokens"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def planned_steps(self) -> int:
+        """Optimiser steps if every token of a row carried loss; sft needs more."""
+        return -(-self.tokens // self.batch_tokens)
+
+    @property
+    def rows_per_step(self) -> int:
+        """Packed rows of one optimiser step."""
+        return self.batch_tokens // self.sequence_length
+
+    @property
+    def stage(self) -> Stage:
+        """Of the checkpoints that it makes."""
+        return ENDS[self.method]
+
+    def shares(self, *, annealing: bool) -> dict[str, float]:
+        """Share of each source in a phase, adding up to 1."""
+        raw = {source.name: _share(source, "anneal_share" if annealing else "share") for source in self.mix}
+        total = sum(raw.values())
+        return {name: share / total for name, share in raw.items()}
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe; `overrides` are `a.b=c`, values as YAML.
+
+    Raises:
+        ConfigError: one line per fault.
+    """
+    return validate(apply_overrides(read_yaml(path), overrides), Recipe, where=str(path))
+
+
+def _share(source: Source, phase: str) -> float:
+    own = source.anneal_share if phase == "anneal_share" else source.share
+    return source.share if own is None else own

@@ -1,0 +1,160 @@
+"""`workbench train`: a recipe carried out, evaluated and decided upon."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workbench.cli.output import Column, Progress, print_json, print_line, print_table, say
+
+if TYPE_CHECKING:
+    from training.run import Step
+    from workbench.runs import PreparedRun, TrainedRun
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Another value for a key: schedule.learning_rate=1e-4.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what it comes to, train nothing.")
+    ] = False,
+    project: Annotated[Path | None, typer.Option(help="Project folder (default: the nearest).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train by a recipe, then evaluate against the start and decide: exit code 0 pass, 1 fail, 3 hold.
+
+    Sources are mixed exactly in tokens. What cannot work is refused before a second of training. An interrupted run
+    goes on from its last checkpoint with the same command, to the same weights.
+
+    Examples:
+        workbench train recipe.yaml --dry-run
+        workbench train recipe.yaml
+        workbench train recipe.yaml --set schedule.learning_rate=1e-4 --set recipe=slower
+    """
+    from workbench.cli.gate import EXIT_CODES
+    from workbench.cli.projects import find_project
+    from workbench.pipeline import train
+    from workbench.runs import prepare_run
+
+    home = find_project(project, create=True)
+    if dry_run:
+        _print_plan(prepare_run(recipe, home, set_ or []), as_json)
+        return
+    talk = _Talk()
+    try:
+        with talk:
+            found = train(
+                recipe,
+                project=home,
+                overrides=set_ or [],
+                on_prepared=talk.prepared,
+                on_step=talk.step,
+                listener=talk.listener(),
+            )
+    except KeyboardInterrupt:
+        say(f"interrupted. To go on from the last checkpoint: {shlex.join(['workbench', *sys.argv[1:]])}")
+        raise SystemExit(130) from None
+    _print_run(found, as_json)
+    if found.gated is not None:
+        raise SystemExit(EXIT_CODES[found.gated.decision.outcome])
+
+
+class _Talk:
+    """Progress of training, then of the evaluation."""
+
+    def __init__(self) -> None:
+        from workbench.cli.eval import _Talk as EvalTalk
+
+        self._bar: Progress | None = None
+        self._eval = EvalTalk()
+
+    def __enter__(self) -> "_Talk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def listener(self) -> Any:
+        return self._eval.listener()
+
+    def prepared(self, run: "PreparedRun") -> None:
+        plan = run.plan
+        say(f"{run.recipe.recipe}: {plan.steps} steps, {plan.tokens:,} tokens that carry loss, from {run.start.name}")
+        for source in plan.sources:
+            passes = f"{source.epochs:.2f} passes over {source.rows:,} rows"
+            say(f"  {source.name}: {source.share:.1%} of the tokens, {passes}")
+
+    def step(self, seen: "Step") -> None:
+        if self._bar is None:
+            self._bar = Progress("training", seen.steps, unit="steps").__enter__()
+        self._bar.label = f"loss {seen.loss:.3f}  {seen.tokens_per_second:,.0f} tokens/s"
+        self._bar.advance(seen.step - self._bar.done)
+        if seen.step == seen.steps:
+            self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+        self._bar = None
+
+
+def _print_plan(run: "PreparedRun", as_json: bool) -> None:
+    plan = run.plan
+    if as_json:
+        print_json({"recipe": run.recipe.model_dump(mode="json"), "start": run.start, "plan": plan})
+        return
+    numbers = ["rows", "tokens", "share", "asked", "passes", "skipped"]
+    rows = [
+        [
+            s.name,
+            f"{s.rows:,}",
+            f"{s.tokens:,}",
+            f"{s.share:.1%}",
+            f"{s.asked:.1%}",
+            f"{s.epochs:.2f}",
+            f"{s.skipped:,}",
+        ]
+        for s in plan.sources
+    ]
+    print_table([Column("source"), *(Column(name, right=True) for name in numbers)], rows)
+    say(f"{plan.steps} steps of {run.recipe.batch_tokens:,} tokens, {plan.packed_tokens:,} in all")
+    if plan.anneal_step < plan.steps:
+        say(f"the learning rate falls after step {plan.anneal_step}, where the stage-entry checkpoint is kept")
+    say(f"from {run.start.name} ({run.start.fingerprint[:12]}) into {run.folder}")
+
+
+def _print_run(found: "TrainedRun", as_json: bool) -> None:
+    if as_json:
+        decision = found.gated.decision if found.gated else None
+        comparison = found.gated.comparison if found.gated else None
+        print_json(
+            {
+                "plan": found.prepared.plan,
+                "checkpoints": found.checkpoints,
+                "decision": decision,
+                "comparison": comparison,
+            }
+        )
+        return
+    for checkpoint in found.checkpoints:
+        say(f"checkpoint {checkpoint.name}: weights {checkpoint.fingerprint[:12]}, {checkpoint.source}")
+    if found.evaluation is None or found.gated is None:
+        print_line(found.checkpoints[-1].source)
+        say("nothing was evaluated: the recipe names no suites")
+        return
+    from workbench.cli import tables, verdicts
+    from workbench.publish.wording import decision_headline
+
+    evaluation, gated = found.evaluation, found.gated
+    assert evaluation.baseline is not None
+    reports = [evaluation.baseline.report, evaluation.evaluated[0].report]
+    print_table(*tables.report_table(reports, evaluation.comparisons))
+    print_line()
+    print_line(decision_headline(gated.decision, gated.comparison))
+    for note in verdicts.verdict_notes(gated.comparison) if gated.comparison else []:
+        say(f"note: {note}")
+    say(f"next: workbench compare {reports[0].id[:12]} {reports[1].id[:12]} --flips 20")
