@@ -18,12 +18,14 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from training.loss import head_loss
 from training.mixing import IGNORED, Mixer, PackedRow
 from training.plan import TrainingPlan, build_mixer, rows_of
 from training.recipe import Recipe
 from training.sources import RowDocuments
+from workbench.engines.convert import quiet_transformers
 from workbench.errors import ConfigError, RunError
 
 MARK = "mixer.json"
@@ -83,18 +85,18 @@ def train(
         mixer.restore(json.loads((last / MARK).read_text()))
         done = int(last.name.removeprefix("checkpoint-"))
     rows = _Rows(recipe, mixer, plan, done=done)
-    model = _load_model(recipe, start)
-    trainer = _Trainer(
-        model=model,
-        args=_arguments(recipe, plan, folder),
-        train_dataset=rows,
-        data_collator=_collate,
-        processing_class=tokenizer,
-        callbacks=[_Keeper(recipe, plan, rows, folder, on_step)],
-    )
-    _quiet(trainer)
-    if done < plan.steps:
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    with quiet_transformers():  # its bars and advice; ours is the listener's
+        trainer = _Trainer(
+            model=_load_model(start),
+            args=_arguments(recipe, plan, folder),
+            train_dataset=rows,
+            data_collator=_collate,
+            processing_class=tokenizer,
+            callbacks=[_Keeper(recipe, plan, rows, folder, on_step)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if done < plan.steps:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
     entry = folder / f"checkpoint-{plan.anneal_step}"
     return Trained(
         folder=folder,
@@ -238,7 +240,7 @@ class _Keeper(TrainerCallback):
                 shutil.rmtree(self.folder / f"checkpoint-{step}")
 
 
-def _load_model(recipe: Recipe, start: Path) -> Any:
+def _load_model(start: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
@@ -377,9 +379,3 @@ def _write(path: Path, text: str) -> None:
     hidden = path.with_name(f".{path.name}.new")
     hidden.write_text(text, encoding="utf-8")
     hidden.replace(path)
-
-
-def _quiet(trainer: Trainer) -> None:
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
