@@ -14,6 +14,7 @@ from workbench.config import StrictModel, apply_overrides, read_yaml, validate
 from workbench.records import Stage
 
 Method = Literal["pretrain", "midtrain", "sft"]
+FOLDER = Path(__file__).parent / "recipes"
 ENDS: Mapping[Method, Stage] = {"pretrain": "pretrain", "midtrain": "midtrain", "sft": "posttrain"}
 """The stage of what a method makes."""
 
@@ -87,7 +88,7 @@ class Recipe(StrictModel):
     """Tokens of one optimiser step."""
     micro_batch: int = Field(default=1, ge=1)
     """Rows of one forward pass."""
-    schedule: Schedule = Schedule()
+    schedule: Schedule = Field(default_factory=lambda: Schedule())
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     gradient_checkpointing: bool = False
@@ -99,7 +100,7 @@ class Recipe(StrictModel):
     """Newest resumable checkpoints that stay on disk; the stage-entry one and the last always do."""
     log_every: int = Field(default=5, ge=1)
     seed: int = 0
-    evaluation: Evaluation = Evaluation()
+    evaluation: Evaluation = Field(default_factory=lambda: Evaluation())
 
     @model_validator(mode="after")
     def _arithmetic(self) -> Self:
@@ -146,6 +147,11 @@ class Recipe(StrictModel):
         raw = {source.name: _share(source, "anneal_share" if annealing else "share") for source in self.mix}
         total = sum(raw.values())
         return {name: share / total for name, share in raw.items()}
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Recipes to start from, by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:

@@ -12,6 +12,7 @@ from workbench.cli.lazy import Command, Group, LazyGroup
 COMMANDS = {
     "init": Command("workbench.cli.init:command", "Start a project folder with its store and workbench.yaml."),
     "train": Command("workbench.cli.train:command", "Train by a recipe, evaluate what came of it, decide."),
+    "recipes": Command("workbench.cli.recipes:command", "List recipes to start from, or print one."),
     "eval": Command("workbench.cli.eval:command", "Evaluate checkpoints on suites and tasks, with error bars."),
     "import": Command("workbench.cli.import_:command", "Import runs of lm-eval and Inspect as reports."),
     "compare": Command("workbench.cli.compare:command", "Say what candidates kept, gained and forgot."),
