@@ -76,8 +76,10 @@ def train(
         ConfigError: `folder` holds a run of another recipe.
         RunError: the loss is not a number; the last checkpoint is kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, recipe)
+    if int(os.environ.get("RANK", "0")) == 0:  # set by torchrun and accelerate launch
+        folder.mkdir(parents=True, exist_ok=True)
+        _claim(folder, recipe)
+        _remove_incomplete(folder)
     last = _last_checkpoint(folder)
     mixer = build_mixer(recipe, sources, pad=tokenizer.eos_token_id)
     done = 0
@@ -194,6 +196,8 @@ class _Keeper(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forget what was noted of steps after the checkpoint: they come again."""
         self._since, self._at = time.perf_counter(), state.global_step
+        if not state.is_world_process_zero:
+            return
         for name in ("log.jsonl", "rows.jsonl"):
             path = self.folder / name
             if path.is_file():
@@ -202,8 +206,9 @@ class _Keeper(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the step's documents; ask for a checkpoint where the recipe wants one."""
-        step = state.global_step
-        _append(self.folder / "rows.jsonl", {"step": step, "rows": self.rows.spans_of(step)})
+        step, spans = state.global_step, self.rows.spans_of(state.global_step)
+        if state.is_world_process_zero:
+            _append(self.folder / "rows.jsonl", {"step": step, "rows": spans})
         every = self.recipe.save_every
         if step in (self.plan.anneal_step, self.plan.steps) or (every and step % every == 0):
             control.should_save = True
@@ -212,7 +217,7 @@ class _Keeper(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Write a line of log and tell the listener."""
-        if not logs or "loss" not in logs:
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         now, step = time.perf_counter(), state.global_step
         packed = (step - self._at) * self.plan.rows_per_step * self.recipe.sequence_length
@@ -232,6 +237,8 @@ class _Keeper(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Complete the checkpoint, then let go of the oldest."""
         target = self.folder / f"checkpoint-{state.global_step}"
+        if not state.is_world_process_zero:
+            return
         _write(target / MARK, json.dumps(self.rows.state_after(state.global_step)))
         complete = _complete_checkpoints(self.folder)
         stays = {self.plan.anneal_step, self.plan.steps, *complete[-self.recipe.keep :]}
@@ -294,6 +301,7 @@ def _arguments(recipe: Recipe, plan: TrainingPlan, folder: Path) -> TrainingArgu
         remove_unused_columns=False,
         dataloader_num_workers=0,
         dataloader_pin_memory=on_gpu,
+        ddp_find_unused_parameters=False,
         accelerator_config={"dispatch_batches": False, "split_batches": False},
     )
 
@@ -353,11 +361,15 @@ def _complete_checkpoints(folder: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("checkpoint-")) for path in found)
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; incomplete ones are removed."""
+def _remove_incomplete(folder: Path) -> None:
+    """What a killed process left of a checkpoint."""
     for path in folder.glob("checkpoint-*"):
         if not (path / MARK).is_file():
             shutil.rmtree(path)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint."""
     complete = _complete_checkpoints(folder)
     return folder / f"checkpoint-{complete[-1]}" if complete else None
 

@@ -1,6 +1,7 @@
 """A real run of a tiny model: it learns, resumes to the same bits, and what cannot work is refused."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -196,6 +197,34 @@ def test_documents_of_one_row_do_not_see_each_other(home: Path) -> None:
     assert loss(parts) == pytest.approx(sum(loss([part]) for part in parts), rel=1e-5)
     plain = model(input_ids=parts[0][None], labels=parts[0][None]).loss.item() * (len(parts[0]) - 1)
     assert loss(parts[:1]) == pytest.approx(plain, rel=1e-5)
+
+
+def test_two_processes_come_to_the_losses_of_one(home: Path, whole: Any) -> None:
+    made, _, _ = whole
+    folder = home / "two"
+    script = home / "two.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from tests.training.test_run import make_recipe, run\n"
+        "run(make_recipe(), Path(sys.argv[1]), Path(sys.argv[2]))\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [*launch, str(script), str(home), str(folder)],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    losses = [
+        [json.loads(line)["loss"] for line in (one / "log.jsonl").read_text().splitlines()]
+        for one in (made.folder, folder)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert (folder / "rows.jsonl").read_text() == (made.folder / "rows.jsonl").read_text()
 
 
 def _cpu(home: Path) -> Any:

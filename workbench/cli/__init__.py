@@ -31,12 +31,12 @@ COMMANDS = {
     "demo": Command("workbench.cli.demo:command", "Evaluate a real small model and two copies; decide which may ship."),
 }
 
-PURPOSE = """Evaluate a model with error bars, and decide whether the checkpoint may ship.
+PURPOSE = """Train a model, evaluate it with error bars, and decide whether the checkpoint may ship.
 
 Examples:
-    workbench doctor
     workbench eval smollm2 --suite sample-domain --suite sample-general
-    workbench show latest
+    workbench gate latest --baseline smollm2
+    workbench train recipe.yaml --dry-run
 """
 
 
