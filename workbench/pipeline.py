@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from benchmarks.compare import Question
     from benchmarks.cost import TaskCost
     from benchmarks.side import Side
+    from benchmarks.why import Reasons
     from training.run import Step
     from workbench.gate import Gate
     from workbench.overrides import Override
@@ -52,6 +53,7 @@ __all__ = [
     "evaluate",
     "evaluate_many",
     "find_flips",
+    "find_reasons",
     "gate",
     "include_folders",
     "open_project",
@@ -239,6 +241,23 @@ def find_flips(comparison: Comparison, *, project: "Project | str | Path", tasks
     store = open_project(project).store
     named = [task for task in comparison.tasks if not tasks or task.task in tasks]
     return list_flips(named, _side(store, comparison.baseline), _side(store, comparison.candidate))
+
+
+def find_reasons(
+    comparisons: Sequence[Comparison], *, project: "Project | str | Path", tasks: Sequence[str] = ()
+) -> "tuple[Reasons, Mapping[str, Sequence[int]]]":
+    """Why the last of some comparisons with one baseline lost what it lost, and at which of them items were first lost.
+
+    The second is empty for a single comparison: task -> number of items first lost at each candidate.
+    """
+    from benchmarks.why import find_reasons as reasons_of
+    from benchmarks.why import first_lost
+
+    store = open_project(project).store
+    baseline = _side(store, comparisons[-1].baseline)
+    sides = [_side(store, comparison.candidate) for comparison in comparisons]
+    reasons = reasons_of(comparisons[-1], baseline, sides[-1], tasks=tasks)
+    return reasons, first_lost(comparisons, baseline, sides) if len(comparisons) > 1 else {}
 
 
 def gate(

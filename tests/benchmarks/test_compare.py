@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.compare import Question, compare_reports
-from benchmarks.side import Side, in_part
 from benchmarks.flips import list_flips
+from benchmarks.side import Side, in_part
 from workbench.errors import RunError, TaskError
 from workbench.records import Checkpoint, Comparison, Estimate, ItemScore, Report, TaskComparison, TaskResult
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "recipes": Command("workbench.cli.recipes:command", "List recipes to start from, or print one."),
     "eval": Command("workbench.cli.eval:command", "Evaluate checkpoints on suites and tasks, with error bars."),
     "import": Command("workbench.cli.import_:command", "Import runs of lm-eval and Inspect as reports."),
+    "plan": Command("workbench.cli.plan:command", "Say before a run what it can certify, and in which time."),
     "compare": Command("workbench.cli.compare:command", "Say what candidates kept, gained and forgot."),
     "gate": Command("workbench.cli.gate:command", "Decide whether a checkpoint may ship, by exit code."),
     "show": Command("workbench.cli.show:command", "Show a report, a checkpoint or the items behind a number."),

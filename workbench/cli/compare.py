@@ -8,6 +8,9 @@ import typer
 from workbench.cli.output import print_json, print_line, print_table, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from benchmarks.why import Reasons
     from workbench.records import Comparison, Flip
     from workbench.store import Project
 
@@ -20,6 +23,9 @@ def command(
         str | None, typer.Option(help="Loss that counts as kept, for all tasks: 2pt or 0.02 (default: the suite's).")
     ] = None,
     flips: Annotated[int, typer.Option(min=0, help="Changed answers to show side by side.")] = 0,
+    why: Annotated[
+        bool, typer.Option("--why", help="Which topics hold the lost items, since when, and in which other forms.")
+    ] = False,
     best: Annotated[
         bool, typer.Option("--best", help="Select the best candidate on half of the items, judge it on the other.")
     ] = False,
@@ -42,7 +48,7 @@ def command(
     from workbench.cli.documents import write_documents
     from workbench.cli.projects import find_project
     from workbench.margins import parse_margin
-    from workbench.pipeline import compare, find_flips, select_best
+    from workbench.pipeline import compare, find_flips, find_reasons, select_best
 
     home = find_project(project)
     named = [name.strip() for name in (tasks or "").split(",") if name.strip()]
@@ -55,14 +61,18 @@ def command(
     last = comparisons[-1]
     need_flips = flips or markdown or html or as_json
     changed = find_flips(last, project=home, tasks=named) if need_flips else []
+    reasons = find_reasons(comparisons, project=home, tasks=named) if why else None
     if as_json:
-        print_json({"comparisons": comparisons, "flips": changed[: flips or None]})
+        found = {"reasons": reasons[0], "first_lost": reasons[1]} if reasons else {}
+        print_json({"comparisons": comparisons, "flips": changed[: flips or None], **found})
     elif best:
         _print_selection(comparisons)
     else:
         _print_comparisons(comparisons)
     if flips and not as_json:
         _print_flips(changed, flips)
+    if reasons is not None and not as_json:
+        _print_reasons(*reasons, [one.candidate_checkpoint.name for one in comparisons])
     write_documents({"markdown": markdown, "html": html, "junit": junit}, comparison=last, flips=changed)
     say(f"next: workbench gate {last.candidate[:12]} --baseline {last.baseline[:12]}{_option(project, home)}")
 
@@ -104,6 +114,20 @@ def _print_flips(changed: "list[Flip]", count: int) -> None:
     print_table(*verdicts.flips_table(changed[:count]))
     if len(changed) > count:
         say(f"{count} of {len(changed):,} changed answers; --flips {len(changed)} shows all")
+
+
+def _print_reasons(reasons: "Reasons", first: "Mapping[str, Sequence[int]]", names: "Sequence[str]") -> None:
+    from workbench.cli import verdicts
+
+    print_line()
+    print_table(*verdicts.topics_table(reasons.topics))
+    if first:
+        print_line()
+        print_line("Items lost for the first time at each checkpoint:")
+        print_table(*verdicts.first_lost_table(first, names))
+    for form in reasons.forms:
+        say(f"note: {form.told}")
+    say(f"suggested: {reasons.replay}")
 
 
 def _option(named: Path | None, home: "Project") -> str:

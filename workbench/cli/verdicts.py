@@ -1,7 +1,7 @@
 """Comparisons, decisions and flips as table rows. Pure: knows records and how they are told; no store, no terminal."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from workbench.cli.output import Column, Tone
 from workbench.cli.tables import shorten
@@ -9,6 +9,9 @@ from workbench.publish import wording
 from workbench.publish.signs import OUTCOMES, VERDICTS
 from workbench.publish.text import reveal_line
 from workbench.records import Checkpoint, Comparison, Decision, Flip, TaskComparison
+
+if TYPE_CHECKING:
+    from benchmarks.why import Topic
 
 Table = tuple[list[Column], list[list[Any]]]
 TONES: dict[str, Tone] = {sign.shape: sign.tone for sign in (*OUTCOMES.values(), *VERDICTS.values())}
@@ -100,6 +103,38 @@ def trajectory_table(comparisons: Sequence[Comparison]) -> Table:
         rows.append([label, *(None if task is None else _mark(task) for task in cells)])
     outcomes = [OUTCOMES[wording.comparison_outcome(comparison)].label for comparison in comparisons]
     return columns, [*rows, ["required tasks", *outcomes]]
+
+
+def topics_table(topics: "Sequence[Topic]", limit: int = 10) -> Table:
+    """A row for each topic, the most striking first; those that stand out are marked."""
+    columns = [
+        Column("topic"),
+        Column("task", drop=2),
+        Column("lost", right=True),
+        Column("of", right=True),
+        Column("elsewhere", right=True, drop=1),
+        Column("q", right=True, drop=3),
+        Column("stands out"),
+    ]
+    rows: list[list[Any]] = [
+        [
+            reveal_line(topic.topic),
+            reveal_line(topic.task),
+            f"{topic.lost:,}",
+            f"{topic.items:,}",
+            None if topic.share_elsewhere is None else f"{topic.share_elsewhere:.1%}",
+            f"{topic.q:.2g}",
+            "yes" if topic.stands_out else "no",
+        ]
+        for topic in topics[:limit]
+    ]
+    return columns, rows
+
+
+def first_lost_table(first: "Mapping[str, Sequence[int]]", names: Sequence[str]) -> Table:
+    """A row for each task: how many items were lost for the first time at each candidate."""
+    columns = [Column("task"), *(Column(reveal_line(name), right=True) for name in names)]
+    return columns, [[reveal_line(task), *(f"{count:,}" for count in counts)] for task, counts in first.items()]
 
 
 def verdict_notes(comparison: Comparison) -> list[str]:

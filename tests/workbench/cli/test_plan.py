@@ -1,0 +1,91 @@
+"""`workbench plan`, with a tiny model that stands for the baseline."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import save_tiny_checkpoint
+from workbench.cli import main
+from workbench.pipeline import evaluate
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    save_tiny_checkpoint(folder / "tiny")
+    return folder
+
+
+@pytest.fixture
+def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "--project", str(home / "p")])
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return call
+
+
+def test_without_a_report_the_plan_says_that_it_guesses_and_computes_nothing(run: Any, home: Path) -> None:
+    code, out, _ = run("plan", "--suite", "sample-domain", "--baseline", str(home / "tiny"), "--json")
+    tasks = {task["facts"]["task"]: task for task in json.loads(out)["plan"]["tasks"]}
+    assert code == 0
+    assert tasks["sample_anatomy_cloze"]["facts"]["items"] == 60
+    assert tasks["sample_anatomy_cloze"]["facts"]["origin"] == "unknown"
+    assert tasks["sample_anatomy_text"]["chance"] is None
+    _, out, _ = run("ls", "reports", "--json")
+    assert not json.loads(out)["reports"]
+
+
+def test_with_a_report_the_plan_uses_its_accuracy_its_speed_and_its_guessing(run: Any, home: Path) -> None:
+    report = evaluate(home / "tiny", suites=["sample-domain"], project=home / "p")
+    _, out, err = run(
+        "plan", "--suite", "sample-domain", "--baseline", str(home / "tiny"), "--margin", "10pt", "--json"
+    )
+    plan = json.loads(out)["plan"]
+    assert report.id[:12] in plan["speed"]
+    guessing = {task["facts"]["task"] for task in plan["tasks"] if task["facts"]["guessing"]}
+    at_chance = {
+        r.task
+        for r in report.results
+        if r.chance and r.headline.low and r.headline.high and r.headline.low <= r.chance <= r.headline.high
+    }
+    assert guessing == at_chance
+    assert all(task["facts"]["margin"] == 0.1 for task in plan["tasks"])
+    _, out, err = run("plan", "--suite", "sample-domain", "--baseline", str(home / "tiny"))
+    assert "whole gate" in err and out.splitlines()[0].startswith("task\t")
+
+
+def test_a_planned_suite_can_be_evaluated(run: Any, home: Path) -> None:
+    file = home / "planned.yaml"
+    words = ("plan", "--tasks", "sample_general_cloze", "--baseline", str(home / "tiny"))
+    code, _, err = run(*words, "--change", "0.02", "--margin", "20pt", "--budget", "10min", "--write", str(file))
+    assert code == 0 and "--suite planned" in err
+    code, out, _ = run("eval", str(home / "tiny"), "--suite", "planned", "--include-path", str(home), "--json")
+    (result,) = json.loads(out)["reports"][0]["results"]
+    assert code == 0 and result["margin"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--suite", "sample-domian"), 'did you mean "sample-domain"'),
+        (("--suite", "sample-domain", "--margin", "2"), "write 2pt"),
+        (("--suite", "sample-domain", "--budget", "soon"), "write 20min"),
+        (("--suite", "sample-domain", "--baseline", "nobody"), "nobody"),
+    ],
+)
+def test_bad_input_is_one_line(run: Any, home: Path, words: tuple[str, ...], message: str) -> None:
+    base = () if "--baseline" in words else ("--baseline", str(home / "tiny"))
+    code, out, err = run("plan", *words, *base)
+    assert (code, out) == (2, "")
+    assert message in err and "Traceback" not in err
+
+
+def test_a_plan_needs_a_baseline(run: Any) -> None:
+    code, _, err = run("plan", "--suite", "sample-domain")
+    assert code == 2 and "--baseline" in err
