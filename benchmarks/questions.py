@@ -428,9 +428,9 @@ def _whole(part: Any) -> int | None:
         return None
     try:
         number = float(part)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return int(number) if number == int(number) else None
+    return int(number) if number.is_integer() else None  # neither NaN nor infinity is one
 
 
 def _numbers(values: Any) -> list[float] | None:

@@ -2,10 +2,11 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.author import Options, read_questions
@@ -256,6 +257,9 @@ def test_a_line_separator_inside_a_text_ends_no_row(tmp_path):
 
 
 @settings(max_examples=150, deadline=None)
+@example([{"choices": [""], "answer": math.nan}])
+@example([{"choices": [""], "answer": math.inf}])
+@example([{"choices": [""], "answer": 10**400}])
 @given(
     st.lists(
         st.dictionaries(
