@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from benchmarks.side import Side
 from workbench.records import Flip, ItemScore, TaskComparison
 
@@ -16,13 +18,13 @@ def list_flips(tasks: Sequence[TaskComparison], baseline: Side, candidate: Side)
         found = candidate.find(task.task)
         if found is None or task.gained is None:
             continue
-        before = {(item.task, item.item): item for item in baseline.rows(found[1])}
-        changed: list[tuple[float, Flip]] = []
-        for new in candidate.rows(found[1]):
-            old = before.get((new.task, new.item))
-            if old is None or old.metrics.get(task.metric) == new.metrics.get(task.metric):
-                continue
-            changed.append((_shift(old, new), _flip(task, old, new)))
+        after = candidate.rows_of(found[1])
+        before = baseline.index.get_indexer(candidate.index[after])
+        after, before = after[before >= 0], before[before >= 0]
+        values = [side.columns.metrics[task.metric][rows] for side, rows in ((baseline, before), (candidate, after))]
+        moved = (values[0] != values[1]) & ~(np.isnan(values[0]) & np.isnan(values[1]))
+        pairs = zip(baseline.take(before[moved]), candidate.take(after[moved]), strict=True)
+        changed = [(_shift(old, new), _flip(task, old, new)) for old, new in pairs]
         changed.sort(key=lambda entry: (entry[1].kind != "lost", -entry[0], entry[1].item))
         flips += [flip for _, flip in changed]
     return flips

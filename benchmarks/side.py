@@ -21,11 +21,13 @@ _SPLIT_SALT = "workbench select/certify 1"
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One report with its items. `rows` reads the full rows of some leaf tasks, for metrics that pool their items."""
+    """One report with its items. `rows` reads the full rows of some leaf tasks, `take` single ones."""
 
     report: Report
     columns: ItemColumns
     rows: Callable[[Iterable[str]], list[ItemScore]]
+    take: Callable[[np.ndarray], list[ItemScore]]
+    """The full rows of some row numbers, in their order."""
 
     @classmethod
     def of(cls, report: Report, items: Sequence[ItemScore]) -> "Side":
@@ -35,7 +37,9 @@ class Side:
             wanted = set(tasks)
             return [item for item in items if item.task in wanted]
 
-        return cls(report=report, columns=columns_of(items), rows=rows)
+        return cls(
+            report=report, columns=columns_of(items), rows=rows, take=lambda numbers: [items[int(i)] for i in numbers]
+        )
 
     @cached_property
     def index(self) -> "pd.Index":

@@ -381,6 +381,7 @@ def _side(store: "Store", report_id: str) -> "Side":
         report=store.report(report_id),
         columns=store.item_columns(report_id),
         rows=lambda tasks: store.items(report_id, tasks=tasks),
+        take=lambda rows: store.items_at(report_id, rows),
     )
 
 

@@ -35,6 +35,7 @@ from workbench.store.runs import RunEntry, RunStatus, add_run, runs, set_run_sta
 from workbench.store.times import now
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 _MIN_PREFIX = 4
@@ -187,6 +188,10 @@ class Store:
     def items(self, reference: str, *, tasks: Iterable[str] | None = None) -> list[ItemScore]:
         """The item scores behind a report, or those of some of its tasks, in row order."""
         return read_items(self._items_file(reference), tasks=tasks)
+
+    def items_at(self, reference: str, rows: "np.ndarray") -> list[ItemScore]:
+        """The item scores of some row numbers, in their order."""
+        return read_items(self._items_file(reference), rows=rows)
 
     def item_columns(self, reference: str) -> ItemColumns:
         """Their tasks, hashes, groups and metrics as columns."""

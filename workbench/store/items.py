@@ -89,8 +89,8 @@ def write_items(path: Path, items: Sequence[ItemScore]) -> None:
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def read_items(path: Path, *, tasks: Iterable[str] | None = None) -> list[ItemScore]:
-    """All rows of an item file, or those of some tasks.
+def read_items(path: Path, *, tasks: Iterable[str] | None = None, rows: "np.ndarray | None" = None) -> list[ItemScore]:
+    """All rows of an item file, those of some tasks, or those of some row numbers in their order.
 
     Raises:
         StoreError: the file is missing, damaged or of a newer schema.
@@ -102,6 +102,8 @@ def read_items(path: Path, *, tasks: Iterable[str] | None = None) -> list[ItemSc
 
         wanted = np.isin(table.column("task").to_numpy().astype(str), sorted(tasks))
         table = table.filter(pa.array(wanted))
+    if rows is not None:
+        table = table.take(rows)
     return [_item(row) for row in table.to_pylist(maps_as_pydicts="strict")]
 
 
