@@ -18,6 +18,8 @@ def parse_margin(text: str, *, where: str = "--margin") -> float:
     found = _FORM.match(text)
     if found is None or float(found[1]) <= 0:
         raise ConfigError(f"{where}: {text!r} is no margin; write 2pt for two points of accuracy, or 0.02")
+    if found[2] and float(found[1]) >= 100:
+        raise ConfigError(f"{where}: {text!r} is the whole scale; write a loss below 100 points")
     if found[2]:
         return float(found[1]) / 100
     if float(found[1]) >= 1:

@@ -62,12 +62,15 @@ def plan_evidence(
     checkpoint = resolve_checkpoint(baseline, project)
     plan = build_plan_of(project, request)
     with opened(checkpoint, project, request, Listener()) as lm:
-        known = _report_of(project, checkpoint, plan)
+        known = _reports_of(project, checkpoint)
         lm.ledger = None  # a candidate's answers are not known yet, whatever the baseline's are
         costs = {cost.task: cost for cost in estimate_cost(lm, plan, apply_chat_template=request.apply_chat_template)}
         speed, where = _speed(project, checkpoint, lm.engine)
     seen = _seen_changes(project)
-    facts = [_facts(entry, plan, costs[entry.name], project, known, seen, margin, change) for entry in plan.entries]
+    facts = [
+        _facts(entry, plan, costs[entry.name], project, known.get(entry.name), seen, margin, change)
+        for entry in plan.entries
+    ]
     tasks = [plan_task(fact, power=power, alpha=alpha, tokens_per_second=speed) for fact in facts]
     if budget_s is not None and speed is not None:
         tasks = fit_budget(tasks, budget_s, alpha=alpha, tokens_per_second=speed)
@@ -131,15 +134,18 @@ def _is_guessing(result: TaskResult) -> bool:
     return result.chance is not None and low is not None and high is not None and low <= result.chance <= high
 
 
-def _report_of(project: "Project", checkpoint: Checkpoint, plan: "Plan") -> Report | None:
-    """The baseline's newest report that holds most of the plan's tasks."""
-    names = {entry.name for entry in plan.entries}
+def _reports_of(project: "Project", checkpoint: Checkpoint) -> dict[str, Report]:
+    """For each task the baseline's report with the most items of it: a newer look at ten must not replace that."""
     try:
         reports = project.store.reports(checkpoint=checkpoint.fingerprint)
     except StoreError:
-        return None
-    best = max(reports, key=lambda report: len(names & {r.task for r in report.results}), default=None)
-    return best if best is not None and names & {r.task for r in best.results} else None
+        return {}
+    found: dict[str, tuple[int, Report]] = {}
+    for report in reports:  # newest first, so the newest of equals stays
+        for result in report.results:
+            if result.task not in found or result.n > found[result.task][0]:
+                found[result.task] = result.n, report
+    return {task: report for task, (_, report) in found.items()}
 
 
 def _seen_changes(project: "Project") -> dict[str, list[float]]:
@@ -179,7 +185,14 @@ def as_suite(evidence: Evidence, name: str) -> str:
         if plan.planned:
             keys = f"task: {facts.task}, limit: {plan.planned}, margin: {facts.margin:g}"
             lines.append(f"  - {{{keys}, required: {str(facts.required).lower()}}}")
+    if gone := left_out(evidence):
+        lines.insert(0, f"# Weaker than the suites it was planned from: required and left out: {', '.join(gone)}.")
     return "\n".join(lines) + "\n"
+
+
+def left_out(evidence: Evidence) -> list[str]:
+    """Required tasks that get no items, so that a gate on the planned suite would not ask for them."""
+    return [plan.facts.task for plan in evidence.tasks if plan.facts.required and not plan.planned]
 
 
 def _share(value: float | None) -> str:

@@ -54,7 +54,7 @@ def command(
     from workbench.errors import ConfigError
     from workbench.margins import parse_margin
     from workbench.pipeline import EvaluationRequest
-    from workbench.planning import as_suite, plan_evidence
+    from workbench.planning import as_suite, left_out, plan_evidence
 
     home = find_project(project, create=True)
     named = baseline or home.config.baseline
@@ -79,6 +79,8 @@ def command(
     else:
         _print_plan(evidence)
     if write is not None:
+        if gone := left_out(evidence):
+            say(f"note: required and left out of {write}: {', '.join(gone)}; a gate on it asks for less than the suite")
         write.write_text(as_suite(evidence, write.stem), encoding="utf-8")
         say(f"wrote {write}; next: workbench eval CANDIDATE --suite {write.stem} --include-path {write.parent}")
 

@@ -76,6 +76,7 @@ def test_a_planned_suite_can_be_evaluated(run: Any, home: Path) -> None:
         (("--suite", "sample-domian"), 'did you mean "sample-domain"'),
         (("--suite", "sample-domain", "--margin", "2"), "write 2pt"),
         (("--suite", "sample-domain", "--budget", "soon"), "write 20min"),
+        (("--suite", "sample-domain", "--margin", "150pt"), "below 100 points"),
         (("--suite", "sample-domain", "--baseline", "nobody"), "nobody"),
     ],
 )
@@ -89,3 +90,23 @@ def test_bad_input_is_one_line(run: Any, home: Path, words: tuple[str, ...], mes
 def test_a_plan_needs_a_baseline(run: Any) -> None:
     code, _, err = run("plan", "--suite", "sample-domain")
     assert code == 2 and "--baseline" in err
+
+
+def test_a_later_look_at_a_few_items_does_not_replace_what_is_known(run: Any, home: Path) -> None:
+    words = ("plan", "--suite", "sample-domain", "--baseline", str(home / "tiny"), "--json")
+    evaluate(home / "tiny", suites=["sample-domain"], project=home / "p")
+    before = json.loads(run(*words)[1])["plan"]["tasks"]
+    evaluate(home / "tiny", suites=["sample-domain"], limit=3, project=home / "p")
+    after = json.loads(run(*words)[1])["plan"]["tasks"]
+    assert [task["facts"] for task in after] == [task["facts"] for task in before]
+
+
+def test_a_planned_suite_says_which_required_tasks_it_leaves_out(run: Any, home: Path) -> None:
+    evaluate(home / "tiny", suites=["sample-domain"], project=home / "p")
+    file = home / "less.yaml"
+    words = ("plan", "--suite", "sample-domain", "--baseline", str(home / "tiny"), "--budget", "10min")
+    _, out, err = run(*words, "--write", str(file), "--json")
+    tasks = json.loads(out)["plan"]["tasks"]
+    gone = [t["facts"]["task"] for t in tasks if t["facts"]["required"] and not t["planned"]]
+    assert gone  # the tiny model guesses
+    assert all(name in err and name in file.read_text().splitlines()[0] for name in gone)
