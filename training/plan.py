@@ -4,7 +4,7 @@ The rows of a run follow from recipe and data alone, so the plan walks them all 
 tokens and steps is exact. It is also where a recipe is refused that the data cannot bear.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,12 +59,17 @@ def build_mixer(recipe: Recipe, sources: Mapping[str, RowDocuments], *, pad: int
     )
 
 
-def rows_of(recipe: Recipe, mixer: Mixer) -> Iterator[PackedRow]:
-    """Rows without end from where the mixer is; the mix changes where the tokens left are those of annealing."""
+def rows_of(
+    recipe: Recipe, mixer: Mixer, *, steered: Callable[[], Mapping[str, float] | None] = lambda: None
+) -> Iterator[PackedRow]:
+    """Rows without end from where the mixer is; the mix changes where the tokens left are those of annealing.
+
+    `steered` is asked before each row: other shares, or None for the recipe's.
+    """
     stable, annealing = recipe.shares(annealing=False), recipe.shares(annealing=True)
     while True:
         given = sum(cursor.given for cursor in mixer.cursors.values())
-        yield mixer.next_row(annealing if given >= _anneal_from(recipe) else stable)
+        yield mixer.next_row(steered() or (annealing if given >= _anneal_from(recipe) else stable))
 
 
 def plan_run(recipe: Recipe, sources: Mapping[str, RowDocuments], *, pad: int = 0) -> TrainingPlan:

@@ -3,7 +3,7 @@
 Knows the store and the folders of a project. What comes after training (evaluation, gate) is the pipeline's.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from workbench.records import Checkpoint
 from workbench.references import resolve_checkpoint
 
 if TYPE_CHECKING:
+    from training.hooks import Hook
     from training.plan import TrainingPlan
     from training.recipe import Recipe
     from training.run import Step, Trained
@@ -93,7 +94,10 @@ def find_start(reference: str, project: "Project") -> Checkpoint:
 
 
 def carry_out(
-    prepared: PreparedRun, project: "Project", on_step: "Callable[[Step], None]" = lambda _: None
+    prepared: PreparedRun,
+    project: "Project",
+    on_step: "Callable[[Step], None]" = lambda _: None,
+    hooks: "Sequence[Hook]" = (),
 ) -> "tuple[Trained, list[Checkpoint]]":
     """Train, or go on with what an earlier process began; its checkpoints are recorded with their lineage."""
     from training.run import train
@@ -114,6 +118,7 @@ def carry_out(
             tokenizer=prepared.tokenizer,
             folder=prepared.folder,
             on_step=on_step,
+            hooks=hooks,
         )
     except BaseException as error:
         store.set_run_status(run, "stopped" if isinstance(error, KeyboardInterrupt) else "failed")

@@ -18,7 +18,7 @@ from tests.tiny import save_tiny_checkpoint
 from training.plan import TrainingPlan, plan_run
 from training.recipe import Recipe
 from training.run import Step, Trained, train
-from training.sources import open_source
+from training.sources import RowDocuments, open_source
 from workbench.errors import ConfigError
 
 SENTENCES = ["the heart pumps blood", "the lung takes air", "a bone holds the body up", "a nerve carries a signal"]
@@ -51,12 +51,17 @@ def make_recipe(**more: Any) -> Recipe:
     return Recipe.model_validate(fields | more, strict=False)
 
 
-def run(recipe: Recipe, home: Path, folder: Path, steps: list[Step] | None = None) -> tuple[Trained, TrainingPlan]:
+def open_all(recipe: Recipe, home: Path) -> tuple[Any, dict[str, RowDocuments], TrainingPlan]:
+    """Tokenizer, sources and plan."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(home / "tiny")
     opened = {s.name: open_source(s, tokenizer=tokenizer, method=recipe.method, folder=home) for s in recipe.mix}
-    plan = plan_run(recipe, opened, pad=tokenizer.eos_token_id)
+    return tokenizer, opened, plan_run(recipe, opened, pad=tokenizer.eos_token_id)
+
+
+def run(recipe: Recipe, home: Path, folder: Path, steps: list[Step] | None = None) -> tuple[Trained, TrainingPlan]:
+    tokenizer, opened, plan = open_all(recipe, home)
     seen = [] if steps is None else steps
     made = train(recipe, opened, plan, start=home / "tiny", tokenizer=tokenizer, folder=folder, on_step=seen.append)
     return made, plan
@@ -180,19 +185,20 @@ def test_documents_of_one_row_do_not_see_each_other(home: Path) -> None:
     """The loss of a packed row is the sum of its documents' own."""
     from transformers import AutoModelForCausalLM
 
-    from training.run import _Trainer
+    from training.objective import NextToken
+    from training.trainer import RecipeTrainer
 
     model = AutoModelForCausalLM.from_pretrained(home / "tiny", dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randint(3, 90, (n,), generator=generator) for n in (9, 14, 5)]
-    trainer = _Trainer(model=model, args=_cpu(home))
+    trainer = RecipeTrainer(objective=NextToken(), model=model, args=_cpu(home))
 
     def loss(documents: list[torch.Tensor]) -> float:
         tokens = torch.cat(documents)[None]
         labels = torch.cat([torch.cat([torch.tensor([-100]), d[1:]]) for d in documents])[None]
         positions = torch.cat([torch.arange(len(d)) for d in documents])[None]
         inputs = {"input_ids": tokens, "labels": labels, "position_ids": positions}
-        return float(trainer.compute_loss(model, inputs, num_items_in_batch=1).detach())
+        return float(trainer.compute_loss(model, inputs, num_items_in_batch=torch.ones(1)).detach())
 
     assert loss(parts) == pytest.approx(sum(loss([part]) for part in parts), rel=1e-5)
     plain = model(input_ids=parts[0][None], labels=parts[0][None]).loss.item() * (len(parts[0]) - 1)

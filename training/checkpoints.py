@@ -1,0 +1,92 @@
+"""The folder of a run: which checkpoints in it are whole, which lines a killed process did not finish. Knows files.
+
+A checkpoint counts once its `mixer.json`, which is written last, is there.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import ConfigError
+
+MARK = "mixer.json"
+"""Written last into a checkpoint: the state of the mix after its step, and of what steers it."""
+LOG, ROWS, EVENTS = "log.jsonl", "rows.jsonl", "events.jsonl"
+"""A line a logged step; which documents each step saw; what hooks did."""
+
+
+def claim(folder: Path, recipe_json: str) -> None:
+    """The folder belongs to this recipe, as it was when the run began. Raises ConfigError: to another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, text = folder / "recipe.json", recipe_json + "\n"
+    if path.is_file() and path.read_text() != text:
+        raise ConfigError(f"{folder}: holds a run of another recipe; change the recipe's name, or restore the recipe")
+    write_whole(path, text)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Steps that a `checkpoint-N` folder was made after."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def complete_checkpoints(folder: Path) -> list[int]:
+    """Steps of the complete checkpoints, ascending."""
+    return sorted(step_of(path) for path in folder.glob("checkpoint-*") if (path / MARK).is_file())
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint."""
+    complete = complete_checkpoints(folder)
+    return folder / f"checkpoint-{complete[-1]}" if complete else None
+
+
+def read_mark(checkpoint: Path) -> dict[str, Any]:
+    """State of the mix, and of what steers it."""
+    return json.loads((checkpoint / MARK).read_text())
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Remove what a killed process left of a checkpoint."""
+    for path in folder.glob("checkpoint-*"):
+        if not (path / MARK).is_file():
+            shutil.rmtree(path)
+
+
+def remove_old(folder: Path, *, keep: int, always: set[int]) -> None:
+    """Let go of all checkpoints but the newest `keep` and those of the steps in `always`."""
+    complete = complete_checkpoints(folder)
+    for step in set(complete) - always - set(complete[-keep:]):
+        path = folder / f"checkpoint-{step}"
+        (path / MARK).unlink()  # first: half a folder must not count
+        shutil.rmtree(path)
+
+
+def forget_lines_after(folder: Path, step: int) -> None:
+    """Of every log: those steps come again."""
+    for name in (LOG, ROWS, EVENTS):
+        path = folder / name
+        if path.is_file():
+            kept = [line for line in path.read_text().splitlines() if _is_before(line, step)]
+            write_whole(path, "".join(f"{line}\n" for line in kept))
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """One JSON line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    hidden = path.with_name(f".{path.name}.new")
+    hidden.write_text(text, encoding="utf-8")
+    hidden.replace(path)
+
+
+def _is_before(line: str, step: int) -> bool:
+    try:
+        return int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError):
+        return False  # the line that a killed process did not finish

@@ -1,0 +1,213 @@
+"""transformers' Trainer with our rows, our loss and our checkpoints. Knows one process of one run."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from training.checkpoints import EVENTS, LOG, MARK, ROWS, append_line, forget_lines_after, remove_old, write_whole
+from training.hooks import Hook, state_of
+from training.objective import Objective
+from training.plan import TrainingPlan
+from training.recipe import Recipe
+from training.stream import Rows
+from workbench.errors import ConfigError, RunError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What is known after a logged step."""
+
+    step: int
+    steps: int
+    loss: float
+    """Mean since the last logged step; nats per loss-bearing token where tokens are predicted."""
+    learning_rate: float
+    tokens: int
+    """Loss-bearing tokens so far."""
+    tokens_per_second: float
+    """Of packed rows, in this process."""
+
+
+class RecipeTrainer(Trainer):
+    """The Trainer, with an objective of ours."""
+
+    def __init__(self, *, objective: Objective, **options: Any) -> None:
+        super().__init__(**options)
+        self.objective = objective
+        self.loss_is_scaled_for_ga = True  # by the counts of the whole step
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        if not batch_samples:
+            return None
+        counts = self.objective.counts(batch_samples).to(device)
+        if self.args.world_size > 1:
+            gathered: Any = self.accelerator.gather(counts[None])
+            counts = gathered.sum(0)
+        return counts
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """This micro batch's part of the step's loss."""
+        counts = self.objective.counts([inputs]) if num_items_in_batch is None else num_items_in_batch
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        # gradients are averaged over the processes, and the counts are of them all
+        return self.objective.loss(model, head, inputs, counts) * self.accelerator.num_processes
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not math.isfinite(float(norm)):  # before the optimiser takes it up
+            raise RunError(
+                f"step {self.state.global_step + 1}: the loss or its gradient is not a number; the last checkpoint is "
+                "kept: go on from it with a lower learning_rate, or look at the rows of this step in rows.jsonl"
+            )
+        return norm
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if output_dir is not None:
+            Path(output_dir, "training_args.bin").unlink(missing_ok=True)  # a pickle that says what recipe.json says
+
+
+class Keeper(TrainerCallback):
+    """Logs, notes which rows each step saw, asks the hooks, and completes checkpoints."""
+
+    def __init__(self, rows: Rows, hooks: tuple[Hook, ...], on_step: Callable[[Step], None]) -> None:
+        self.run, self.rows, self.hooks, self.tell = rows.run, rows, hooks, on_step
+        self._since, self._at = time.perf_counter(), 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Forget what was noted of steps after the checkpoint: they come again."""
+        self._since, self._at = time.perf_counter(), state.global_step
+        run = self.run
+        run.model, run.step = model, state.global_step
+        if state.is_world_process_zero:
+            forget_lines_after(run.folder, run.step)
+            run.note = lambda event: append_line(run.folder / EVENTS, {"step": run.step, **event})
+        for hook in self.hooks:
+            hook.on_begin(run)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note the step's documents; ask for a checkpoint where the recipe or a hook wants one."""
+        run, plan = self.run, self.run.plan
+        step = run.step = state.global_step
+        spans = self.rows.spans_of(step)
+        if state.is_world_process_zero:
+            append_line(run.folder / ROWS, {"step": step, "rows": spans})
+        for hook in self.hooks:
+            hook.on_step(run)
+        every = run.recipe.save_every
+        if run.wants_save or step in (plan.anneal_step, plan.steps) or (every and step % every == 0):
+            control.should_save = True
+        if run.stopped is not None:
+            control.should_training_stop = True
+        if step % run.recipe.log_every == 0 or step == plan.steps or run.stopped is not None:
+            control.should_log = True
+        run.wants_save = False
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Write a line of log and tell the listener."""
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
+            return
+        now, step, plan = time.perf_counter(), state.global_step, self.run.plan
+        packed = (step - self._at) * plan.rows_per_step * self.run.recipe.sequence_length
+        cursors = self.rows.state_after(step)["cursors"].values()
+        seen = Step(
+            step=step,
+            steps=plan.steps,
+            loss=float(logs["loss"]),
+            learning_rate=float(logs["learning_rate"]),
+            tokens=sum(cursor["given"] for cursor in cursors),
+            tokens_per_second=packed / (now - self._since) if now > self._since else 0.0,
+        )
+        self._since, self._at = now, step
+        append_line(self.run.folder / LOG, asdict(seen))
+        self.tell(seen)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Complete the checkpoint, then let go of the oldest."""
+        run, plan = self.run, self.run.plan
+        target = run.folder / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero:
+            mark = self.rows.state_after(state.global_step) | state_of(run, self.hooks)
+            write_whole(target / MARK, json.dumps(mark))
+            remove_old(run.folder, keep=run.recipe.keep, always={plan.anneal_step, plan.steps})
+        for hook in self.hooks:
+            hook.on_save(run, target)
+
+
+def training_arguments(recipe: Recipe, plan: TrainingPlan, folder: Path) -> TrainingArguments:
+    """The recipe in the Trainer's words. Raises ConfigError: the batch cannot be shared by so many processes."""
+    on_gpu = torch.cuda.is_available()
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun and accelerate launch
+    per_step = plan.rows_per_step // (recipe.micro_batch * processes)
+    if per_step * recipe.micro_batch * processes != plan.rows_per_step:
+        raise ConfigError(
+            f"batch_tokens: {plan.rows_per_step} rows a step cannot be shared by {processes} processes with "
+            f"micro_batch {recipe.micro_batch}; change one of them"
+        )
+    kind, kwargs = _scheduler(recipe, plan)
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=plan.steps,
+        per_device_train_batch_size=recipe.micro_batch,
+        gradient_accumulation_steps=per_step,
+        learning_rate=recipe.schedule.learning_rate,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        adam_beta2=0.95,
+        lr_scheduler_type=kind,
+        lr_scheduler_kwargs=kwargs,
+        warmup_steps=math.ceil(recipe.schedule.warmup * plan.steps),
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        bf16=uses_bfloat16(recipe),
+        use_cpu=not on_gpu,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        full_determinism=False,
+        logging_strategy="no",
+        logging_nan_inf_filter=False,  # such a step ends the run
+        save_strategy="no",
+        eval_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        ignore_data_skip=True,  # our rows begin where the checkpoint ended
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=on_gpu,
+        ddp_find_unused_parameters=False,
+        accelerator_config={"dispatch_batches": False, "split_batches": False},
+    )
+
+
+def _scheduler(
+    recipe: Recipe, plan: TrainingPlan
+) -> tuple[Literal["warmup_stable_decay", "cosine_with_min_lr", "constant_with_warmup"], dict[str, Any]]:
+    end = recipe.schedule.end
+    match recipe.schedule.kind:
+        case "wsd":
+            decay = plan.steps - plan.anneal_step
+            return "warmup_stable_decay", {"num_decay_steps": decay, "min_lr_ratio": end, "decay_type": "1-sqrt"}
+        case "cosine":
+            return "cosine_with_min_lr", {"min_lr_rate": end}
+        case "constant":
+            return "constant_with_warmup", {}
+
+
+def uses_bfloat16(recipe: Recipe) -> bool:
+    """bfloat16 where it was asked for, or where this machine multiplies it faster than float32."""
+    if recipe.dtype != "auto":
+        return recipe.dtype == "bfloat16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    from workbench.engines.device import matmul_rate
+
+    return matmul_rate("bfloat16") > matmul_rate("float32")
