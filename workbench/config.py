@@ -11,7 +11,8 @@ import copy
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from workbench.config_faults import fault_lines
 from workbench.errors import ConfigError, did_you_mean
-from workbench.strict_yaml import YamlFault, parse_yaml
+from workbench.strict_yaml import Document, Limits, YamlFault, parse_document, parse_yaml
 
 PROJECT_FILE = "workbench.yaml"
 
@@ -31,6 +32,7 @@ class StrictModel(BaseModel):
 
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 def load_yaml(path: str | Path, model: type[M]) -> M:
@@ -49,9 +51,23 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, not UTF-8, not YAML, or not a mapping.
     """
+    return _as_mapping(path, _parsed(path, parse_yaml))
+
+
+def read_document(path: str | Path, limits: Limits | None = None) -> Document:
+    """The mapping in a YAML file with the line of each key, read within limits; an empty file is an empty mapping.
+
+    Raises:
+        ConfigError: as `read_yaml`, and a file beyond the limits.
+    """
+    document = _parsed(path, lambda text: parse_document(text, limits))
+    return replace(document, data=_as_mapping(path, document.data))
+
+
+def _parsed(path: str | Path, parse: Callable[[str], T]) -> T:
     file = Path(path)
     try:
-        data = parse_yaml(file.read_text(encoding="utf-8"))
+        return parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
         raise ConfigError(f"{path}: no such file; {did_you_mean(file.name, beside)}") from None
@@ -61,6 +77,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
     except YamlFault as fault:
         raise ConfigError(f"{path}: {fault}") from None
+
+
+def _as_mapping(path: str | Path, data: Any) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -265,3 +265,68 @@ class Flip:
     candidate_value: float | None = None
     notes: tuple[str, ...] = ()
     """What a reader must know, e.g. `cloze lost too: knowledge, not format`."""
+
+
+Surface = Literal["user_input", "model_output", "content"]
+"""Where a text stands: what a user asks, what the model answers, what people post."""
+SURFACES: tuple[Surface, ...] = ("user_input", "model_output", "content")
+Action = Literal["allow", "log", "review", "rewrite", "hold", "block"]
+"""What is done with a text. `review`: served, and a person looks later. `rewrite`: served otherwise than written.
+`hold`: not served until a person decides."""
+ACTIONS: tuple[Action, ...] = ("allow", "log", "review", "rewrite", "hold", "block")
+"""From the most lenient to the strictest."""
+Severity = Literal["low", "medium", "high", "critical"]
+JudgementValue = Literal["violates", "allowed", "uncertain", "unscorable"]
+"""What a judge says of a text and a category. `unscorable` (a time-out, a broken judge, label tokens without
+probability) is never "safe" and counts against both sides."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """One judge on one text and one category of a policy."""
+
+    category: str
+    """Id of the category; a child's is dotted: `cyber_offense.exploit_dev`."""
+    value: JudgementValue
+    judge: str
+    """Id of the judge, as the policy names it."""
+    probability: float | None = None
+    """That the text violates the category, in [0, 1]; None where the judge has no number, always if unscorable."""
+    uncertainty: float | None = None
+    """Of the probability, in [0, 1]; what it is (entropy, disagreement) is the judge's to say."""
+    evidence: str = ""
+    """What was found: a matched rule, a reason. Never parsed."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """Character ranges of the text that a `rewrite: mask` hides."""
+    policy_hash: str = ""
+    category_hash: str = ""
+    """Digest of the category's definition and examples: a changed one makes labels stale."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CategoryOutcome:
+    """What a policy does about one category of a text."""
+
+    category: str
+    value: JudgementValue
+    action: Action
+    reason: str
+    probability: float | None = None
+    judge: str = ""
+    set_by: str = ""
+    """File and line that set the action."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuardDecision:
+    """What a policy does with a text: the strictest action that any category asks for."""
+
+    action: Action
+    category: str | None
+    """The category that asked for it; None where nothing was found."""
+    reason: str
+    """One sentence; holds nothing of the text."""
+    policy_hash: str
+    surface: Surface = "model_output"
+    outcomes: tuple[CategoryOutcome, ...] = ()
+    """Every category that was judged, the strictest first."""

@@ -5,8 +5,9 @@ given twice in one mapping is an error, and so are tags such as `!!python/object
 """
 
 import re
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import yaml
 
@@ -81,14 +82,102 @@ class YamlFault(ValueError):
     """Not valid YAML. `str()` is one line: what is wrong, with the line and column where that is known."""
 
 
+T = TypeVar("T")
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a file may cost before it is refused."""
+
+    characters: int = 1_000_000
+    aliases: int = 50
+    depth: int = 20
+    nodes: int = 100_000
+    """Keys and values, aliases counted as often as they are used."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """A YAML text as plain values, and where each of them stands."""
+
+    data: Any
+    lines: dict[KeyPath, int]
+    """Path of keys and list places -> line, counted from 1."""
+
+
+class _LimitedLoader(_Loader):
+    limits = Limits()
+    aliases = depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            self.aliases += 1
+            if self.aliases > self.limits.aliases:
+                raise yaml.MarkedYAMLError(problem=f"more than {self.limits.aliases} aliases", problem_mark=mark)
+        self.depth += 1
+        if self.depth > self.limits.depth + 1:
+            raise yaml.MarkedYAMLError(problem=f"more than {self.limits.depth} levels deep", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def parse_document(text: str, limits: Limits | None = None) -> Document:
+    """The one document in `text`, with the line of each key and list entry, within limits.
+
+    Raises:
+        YamlFault: not YAML, or larger, deeper or more entangled than the limits allow.
+    """
+    limits = limits or Limits()
+    if len(text) > limits.characters:
+        raise YamlFault(f"{len(text):,} characters, and {limits.characters:,} are allowed")
+    return _guarded(lambda: _read_document(text, limits))
+
+
+def _read_document(text: str, limits: Limits) -> Document:
+    loader = _LimitedLoader(text)
+    loader.limits = limits
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return Document(data=None, lines={})
+        lines: dict[KeyPath, int] = {}
+        for path, line in _walk(node, ()):
+            if len(lines) >= limits.nodes:
+                raise ValueError(f"more than {limits.nodes:,} keys and values, aliases expanded")
+            lines.setdefault(path, line)
+        return Document(data=loader.construct_document(node), lines=lines)
+    finally:
+        loader.dispose()
+
+
+def _walk(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            merged = key.tag == "tag:yaml.org,2002:merge"
+            below = path if merged else (*path, str(key.value))
+            yield below, key.start_mark.line + 1
+            yield from _walk(value, below)
+    elif isinstance(node, yaml.SequenceNode):
+        for place, value in enumerate(node.value):
+            yield (*path, place), value.start_mark.line + 1
+            yield from _walk(value, (*path, place))
+
+
 def parse_yaml(text: str) -> Any:
     """The one document in `text`; None if it is empty.
 
     Raises:
         YamlFault: with line and column, both counted from 1.
     """
+    return _guarded(lambda: yaml.load(text, _Loader))  # noqa: S506  (a SafeLoader with fewer types)
+
+
+def _guarded(read: Callable[[], T]) -> T:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader with fewer types)
+        return read()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
