@@ -31,6 +31,9 @@ class SourcePlan:
     epochs: float
     """Passes over the source."""
     skipped: int
+    """Documents that did not fit into a row of the run, or held no loss."""
+    left_out: Mapping[str, int]
+    """Rows that were not used at all, by reason: malformed, empty, repeated, nearly repeated, evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +116,7 @@ def _source_plan(name: str, documents: RowDocuments, mixer: Mixer, asked: float,
         asked=asked,
         epochs=cursor.epoch + cursor.place / len(documents),
         skipped=mixer.skipped.get(name, 0),
+        left_out=dict(documents.left_out),
     )
 
 

@@ -10,7 +10,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from training.presets import expand_replay
 from workbench.config import StrictModel, apply_overrides, read_yaml, validate
+from workbench.errors import ConfigError
 from workbench.records import Stage
 
 Method = Literal["pretrain", "midtrain", "sft"]
@@ -35,6 +37,23 @@ class Source(StrictModel):
     """How often a row may be seen. Up to four passes are nearly as good as fresh data (Muennighoff et al. 2023)."""
     order: Literal["shuffled", "given"] = "shuffled"
     """Shuffled anew for each pass, or as the file has them."""
+    role: Literal["own", "replay"] = "own"
+    """`replay`: old data against forgetting. What is asked of it must not be asked by the suites too."""
+    category: str = ""
+    """Of replay: what it keeps alive (code, math, reasoning, ...)."""
+
+
+class Replay(StrictModel):
+    """General data in categories, by a preset's shares; it becomes sources of the mix named `replay-CATEGORY`."""
+
+    preset: str
+    """Name of a shipped preset (`workbench recipes --presets`)."""
+    share: float = Field(gt=0, lt=1)
+    """Of all loss-bearing tokens; the shares of the mix are scaled to what is left."""
+    sources: dict[str, str] = Field(min_length=1)
+    """Category -> file or hub set. Categories of the preset without one give their share to the others."""
+    anneal_share: float | None = Field(default=None, ge=0, lt=1)
+    max_epochs: float = Field(default=4.0, gt=0)
 
 
 class Schedule(StrictModel):
@@ -80,6 +99,14 @@ class Recipe(StrictModel):
     method: Method
     """`pretrain` and `midtrain`: every token of packed documents carries loss; `sft`: answers alone."""
     mix: tuple[Source, ...] = Field(min_length=1)
+    replay: Replay | None = None
+    """General data by category, added to the mix."""
+    on_bad_row: Literal["refuse", "skip"] = "refuse"
+    """What becomes of malformed rows: the run is refused, or they are left out and counted."""
+    deduplicate: Literal["exact", "near", "off"] = "exact"
+    """Leave out rows that repeat an earlier one, of any source; the first is kept. near: also ones alike by 80%."""
+    on_overlap: Literal["refuse", "drop", "allow"] = "refuse"
+    """What becomes of rows that hold questions of the evaluation suites."""
     tokens: int = Field(ge=1)
     """Loss-bearing tokens of the whole run."""
     sequence_length: int = Field(default=1024, ge=16)
@@ -123,6 +150,10 @@ class Recipe(StrictModel):
             faults.append(
                 f"tokens: {self.tokens} are one step of {self.batch_tokens}; lower batch_tokens or raise tokens"
             )
+        if self.replay and not any(source.role == "replay" for source in self.mix):
+            faults.append(
+                "replay: its sources are not in the mix; read the recipe with load_recipe, which puts them in"
+            )
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -160,7 +191,12 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         ConfigError: one line per fault.
     """
-    return validate(apply_overrides(read_yaml(path), overrides), Recipe, where=str(path))
+    data = apply_overrides(read_yaml(path), overrides)
+    try:
+        data = expand_replay(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return validate(data, Recipe, where=str(path))
 
 
 def _share(source: Source, phase: str) -> float:

@@ -1,35 +1,46 @@
-"""Rows of a file or of a hub set -> documents of tokens with a loss mask. Knows tokenisers and columns; knows no model.
+"""A source's rows -> documents of tokens with a loss mask. Knows tokenisers; rows.py knows files, no model is known.
 
-What a row is shows in its columns: `messages` (a conversation), a prompt and a completion (under any of the usual
-names), or plain text. In supervised fine-tuning only answers carry loss, up to and with the token that ends them: a
-model that never sees that token weighed never stops. Everywhere else every token carries loss.
+In supervised fine-tuning only answers carry loss, up to and with the token that ends them: a model that never sees that
+token weighed never stops. Everywhere else every token carries loss.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from training.mixing import Document
-from training.recipe import Method, Source
-from workbench.errors import ConfigError, did_you_mean
-
-PAIRS = (
-    ("prompt", "completion"),
-    ("instruction", "output"),
-    ("instruction", "response"),
-    ("question", "answer"),
-    ("query", "response"),
-    ("input", "output"),
+from training.recipe import Method, Recipe, Source
+from training.rows import (
+    PAIRS,
+    PREFERENCE,
+    SHOWN,
+    Fault,
+    RowFile,
+    conversation_of,
+    find_shape,
+    read_rows,
+    row_fault,
+    row_key,
+    texts_of,
 )
-"""Column names of a prompt and its completion, in the order they are looked for."""
-_READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text", ".md": "text"}
-_SHOWN = 3
+from workbench.errors import ConfigError
+
+__all__ = ["PAIRS", "Pair", "RowDocuments", "open_source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A preference: the same prompt, answered better and worse; in both only the answer carries loss."""
+
+    chosen: Document
+    rejected: Document
 
 
 @dataclass(kw_only=True)
@@ -42,6 +53,14 @@ class RowDocuments:
     tokenizer: Any
     method: Method
     column: str = "text"
+    numbers: np.ndarray | None = None
+    """Row of the file, from 1, of each of `rows`; default: in order."""
+    kept: np.ndarray | None = None
+    """Places in `rows` that are used, ascending; default: all."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Rows that are not used, by reason: malformed, empty, repeated, nearly repeated, evaluation."""
+    faults: list[Fault] = field(default_factory=list)
+    """The malformed ones."""
     _last: dict[int, Document] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,26 +68,15 @@ class RowDocuments:
             _ = self.shape
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows) if self.kept is None else len(self.kept)
 
     @cached_property
     def shape(self) -> tuple[str, ...]:
-        """The columns that are used: `messages`, a pair, or the text column.
+        """The columns that are used: `messages`, a preference, a pair, or the text column.
 
         Raises ConfigError: none of them is there.
         """
-        columns = list(self.rows[0].keys())
-        if "messages" in columns:
-            return ("messages",)
-        for pair in PAIRS:
-            if set(pair) <= set(columns):
-                return pair
-        if self.column in columns:
-            return (self.column,)
-        raise ConfigError(
-            f"mix: source {self.name!r}: no column {self.column!r}, no messages, and no prompt with a completion among "
-            f"{', '.join(columns)}; {did_you_mean(self.column, columns)}"
-        )
+        return find_shape(self.rows, self.column, where=f"mix: source {self.name!r}")
 
     @property
     def is_conversation(self) -> bool:
@@ -76,80 +84,108 @@ class RowDocuments:
         return self.shape != (self.column,)
 
     @property
+    def is_preference(self) -> bool:
+        """Whether rows hold a chosen and a rejected answer."""
+        return self.shape[-2:] == PREFERENCE
+
+    @property
+    def learns_answers(self) -> bool:
+        """Whether only answers carry loss."""
+        return self.is_conversation and self.method not in ("pretrain", "midtrain")
+
+    @property
     def splits(self) -> bool:
         """Plain text may go on in the next row; a conversation is shown whole or not at all."""
-        return not self.is_conversation or self.method != "sft"
+        return not self.learns_answers
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 hex over all rows: the same rows, the same digest."""
+        """SHA-256 hex over all rows that are used: the same rows, the same digest."""
         found = hashlib.sha256()
-        for row in self.rows:
-            found.update(json.dumps(row, sort_keys=True, default=str).encode())
+        for row in range(len(self)):
+            found.update(json.dumps(self.record(row), sort_keys=True, default=str).encode())
             found.update(b"\n")
         return found.hexdigest()
 
+    def record(self, row: int) -> Mapping[str, Any]:
+        """The row as it was read."""
+        return self.rows[self._place(row)]
+
+    def number(self, row: int) -> int:
+        """Which row of the file it is, from 1."""
+        place = self._place(row)
+        return place + 1 if self.numbers is None else int(self.numbers[place])
+
+    def texts(self, row: int) -> list[str]:
+        """What a model could read of the row."""
+        return texts_of(self.record(row), self.shape)
+
+    def key(self, row: int) -> bytes:
+        """What names the row by what it says, whatever file it stands in."""
+        return row_key(self.texts(row))
+
+    def leave_out(self, reasons: Mapping[int, str]) -> None:
+        """Use these rows no more; row -> why."""
+        if reasons:
+            stays = np.ones(len(self), bool)
+            stays[list(reasons)] = False
+            self.kept = (np.arange(len(self.rows)) if self.kept is None else self.kept)[stays]
+            self.left_out.update(reasons.values())
+            self._last.clear()
+            self.__dict__.pop("digest", None)
+
     def document(self, row: int) -> Document:
-        """The row's tokens; see the module's text for the loss."""
+        """The row's tokens; see the module's text for the loss. Of a preference: the chosen answer."""
         if row not in self._last:
             if len(self._last) >= 4:
                 self._last.pop(next(iter(self._last)))
             self._last[row] = self._tokenise(row)
         return self._last[row]
 
+    def pair(self, row: int) -> Pair:
+        """A preference's two documents."""
+        record = self.record(row)
+        if fault := row_fault(record, self.shape, answers=True):
+            raise self._fault(row, fault)
+        chosen, rejected = (conversation_of(record, self.shape, rejected=worse) for worse in (False, True))
+        return Pair(self._last_answer(row, chosen), self._last_answer(row, rejected))
+
+    def _place(self, row: int) -> int:
+        return row if self.kept is None else int(self.kept[row])
+
     def _tokenise(self, row: int) -> Document:
-        record = self.rows[row]
+        record = self.record(row)
+        if fault := row_fault(record, self.shape, answers=self.learns_answers):
+            raise self._fault(row, fault)
         if not self.is_conversation:
-            text = record[self.column]
-            if not isinstance(text, str):
-                raise self._fault(row, f"column {self.column!r} holds {type(text).__name__}, expected text")
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = self.tokenizer(record[self.column], add_special_tokens=False)["input_ids"]
             ids = [*ids, self.tokenizer.eos_token_id]
             return Document(np.array(ids, np.int64), np.ones(len(ids), bool))
-        messages = self._messages(row, record)
-        if self.method != "sft":
+        messages = conversation_of(record, self.shape)
+        if not self.learns_answers:
             ids = self._render(messages)
             return Document(np.array(ids, np.int64), np.ones(len(ids), bool))
-        return self._answers(row, messages)
+        return self._last_answer(row, messages) if self.is_preference else self._answers(row, messages)
 
-    def _answers(self, row: int, messages: Sequence[Mapping[str, str]]) -> Document:
-        """Every assistant turn carries loss, with the token that ends it; the rest is context."""
+    def _last_answer(self, row: int, messages: Sequence[Mapping[str, str]]) -> Document:
+        """Only the last turn carries loss: what is preferred is that one."""
+        return self._answers(row, messages, places=[len(messages) - 1])
+
+    def _answers(
+        self, row: int, messages: Sequence[Mapping[str, str]], places: Sequence[int] | None = None
+    ) -> Document:
+        """Every assistant turn carries loss (or those at `places`), with the token that ends it."""
         ids = np.array(self._render(messages), np.int64)
         loss = np.zeros(len(ids), bool)
         for place, message in enumerate(messages):
-            if message["role"] != "assistant":
+            if message["role"] != "assistant" or (places is not None and place not in places):
                 continue
             start = self._render(messages[:place], opens=True)
             end = self._render(messages[: place + 1])
             if ids[: len(start)].tolist() != start or ids[: len(end)].tolist() != end:
                 raise self._fault(row, "the chat template rewrites earlier turns, so answers cannot be told apart")
             loss[len(start) : len(end)] = True
-        if not loss.any():
-            raise self._fault(row, "no assistant turn, so nothing to learn")
         return Document(ids, loss)
-
-    def _messages(self, row: int, record: Mapping[str, Any]) -> list[dict[str, str]]:
-        if self.shape == ("messages",):
-            found = record["messages"]
-            good = (
-                isinstance(found, list)
-                and found
-                and all(
-                    isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-                    for m in found
-                )
-            )
-            if not good:
-                raise self._fault(row, "messages is no list of {role, content}")
-            return [{"role": m["role"], "content": m["content"]} for m in found]
-        prompt, answer = (record[name] for name in self.shape)
-        if not isinstance(prompt, str) or not isinstance(answer, str):
-            raise self._fault(row, f"{self.shape[0]} or {self.shape[1]} is no text")
-        system = record.get("system")
-        first = [{"role": "system", "content": system}] if isinstance(system, str) and system else []
-        more = record.get("input") if self.shape[0] == "instruction" else None
-        question = f"{prompt}\n\n{more}" if isinstance(more, str) and more.strip() else prompt
-        return [*first, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
     def _render(self, messages: Sequence[Mapping[str, str]], *, opens: bool = False) -> list[int]:
         if not messages:
@@ -163,72 +199,97 @@ class RowDocuments:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _fault(self, row: int, what: str) -> ConfigError:
-        return ConfigError(f"mix: source {self.name!r}: row {row + 1}: {what}; mend the row, or leave it out")
+        return ConfigError(
+            f"mix: source {self.name!r}: row {self.number(row)}: {what}; mend it, or set on_bad_row: skip"
+        )
 
 
-def open_source(source: Source, *, tokenizer: Any, method: Method, folder: Path) -> RowDocuments:
-    """Open a source of a recipe; relative paths are below `folder`.
+def open_sources(recipe: Recipe, *, tokenizer: Any, folder: Path) -> dict[str, RowDocuments]:
+    """All sources of a recipe, by name, without the rows that repeat earlier ones; relative paths are below `folder`.
 
-    Raises ConfigError: no such file, rows that cannot be read, or columns that say nothing.
+    Raises ConfigError: one line for each source that cannot be used.
     """
-    rows = _hub_rows(source) if source.data.startswith("hub:") else _file_rows(source, folder)
-    return RowDocuments(name=source.name, rows=rows, tokenizer=tokenizer, method=method, column=source.column)
+    from training.dedup import leave_out_repeats
 
-
-def _file_rows(source: Source, folder: Path) -> Any:
-    import datasets
-
-    path = (folder / source.data).expanduser()
-    where = f"mix: source {source.name!r}: {path}"
-    if not path.is_file():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ConfigError(f"{where}: no such file; {did_you_mean(path.name, beside)}")
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ConfigError(f"{where}: cannot be read; known: {', '.join(_READERS)}")
-    try:
-        if reader == "text":
-            return datasets.Dataset.from_list([{source.column: path.read_text(encoding="utf-8")}])
-        if reader == "json":
-            return datasets.Dataset.from_list(_read_jsonl(path, where))
-        return datasets.load_dataset(reader, data_files=str(path), split="train")
-    except ConfigError:
-        raise
-    except Exception as error:  # datasets wraps whatever a reader raises in classes of its own
-        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
-
-
-def _read_jsonl(path: Path, where: str) -> list[dict[str, Any]]:
-    """All rows; every faulty line is named at once."""
-    rows: list[dict[str, Any]] = []
+    found: dict[str, RowDocuments] = {}
     faults: list[str] = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                faults.append(f"line {number}: {error}")
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-            else:
-                faults.append(f"line {number}: no JSON object")
+    for source in recipe.mix:
+        try:
+            found[source.name] = open_source(
+                source, tokenizer=tokenizer, method=recipe.method, folder=folder, on_bad_row=recipe.on_bad_row
+            )
+        except ConfigError as error:
+            faults.append(str(error))
     if faults:
-        more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise ConfigError(f"{where}: {'; '.join(faults[:_SHOWN])}{more}; mend them")
-    return rows
+        raise ConfigError("\n".join(faults))
+    if recipe.deduplicate != "off":
+        leave_out_repeats(found, near=recipe.deduplicate == "near")
+        check_not_empty(found)
+    return found
 
 
-def _hub_rows(source: Source) -> Any:
-    import datasets
+def check_not_empty(sources: Mapping[str, RowDocuments]) -> None:
+    """Raises ConfigError: a source of which nothing is left."""
+    for name, documents in sources.items():
+        if not len(documents):
+            raise ConfigError(
+                f"mix: source {name!r}: no row is left to train on{_why(documents)}; take it out, or give it "
+                "rows that no other source holds"
+            )
 
-    name, _, split = source.data.removeprefix("hub:").partition("@")
-    owner, *rest = name.split("/")
-    path, config = "/".join([owner, *rest[:1]]), "/".join(rest[1:]) or None
-    try:
-        return datasets.load_dataset(path, config, split=split or "train")
-    except (OSError, ValueError, ConnectionError) as error:
-        why = str(error).splitlines()[0]
-        raise ConfigError(f"mix: source {source.name!r}: {source.data}: {why}") from None
+
+def open_source(
+    source: Source,
+    *,
+    tokenizer: Any,
+    method: Method,
+    folder: Path,
+    on_bad_row: Literal["refuse", "skip"] = "refuse",
+) -> RowDocuments:
+    """Open a source of a recipe and look at every row; relative paths are below `folder`. Empty rows are left out.
+
+    Raises ConfigError: no such file, columns that say nothing, no usable row, or (on_bad_row: refuse) malformed rows.
+    """
+    found = read_rows(source, folder)
+    documents = RowDocuments(
+        name=source.name,
+        rows=found.records,
+        tokenizer=tokenizer,
+        method=method,
+        column=source.column,
+        numbers=found.numbers,
+    )
+    faults = dict(_faulty(documents, found))
+    where = f"mix: source {source.name!r}: {source.data}"
+    bad = {row: what for row, what in faults.items() if not what.endswith("is empty")}  # an empty one harms nobody
+    malformed = sorted(
+        [*found.faults, *(Fault(row=documents.number(row), what=what) for row, what in bad.items())],
+        key=lambda fault: fault.row,
+    )
+    if malformed and on_bad_row == "refuse":
+        raise ConfigError(f"{where}: {_shown(malformed)}; mend them, or leave them out with on_bad_row: skip")
+    documents.left_out.update({"malformed": len(found.faults)} if found.faults else {})
+    documents.leave_out({row: "malformed" if row in bad else "empty" for row in faults})
+    documents.faults = malformed
+    if not len(documents):
+        raise ConfigError(f"{where}: holds no rows that can be used{_why(documents)}; give it rows, or drop the source")
+    return documents
+
+
+def _faulty(documents: RowDocuments, found: RowFile) -> Iterator[tuple[int, str]]:
+    if not len(documents.rows):
+        return
+    for row, record in enumerate(found.records):
+        if fault := row_fault(record, documents.shape, answers=documents.learns_answers):
+            yield row, fault
+
+
+def _shown(faults: Sequence[Fault]) -> str:
+    more = f" and {len(faults) - SHOWN:,} more" if len(faults) > SHOWN else ""
+    return "; ".join(f"row {fault.row}: {fault.what}" for fault in faults[:SHOWN]) + more
+
+
+def _why(documents: RowDocuments) -> str:
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in documents.left_out.items())
+    shown = f": {_shown(documents.faults)}" if documents.faults else ""
+    return f" ({counts}{shown})" if counts else ""

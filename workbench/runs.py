@@ -58,7 +58,7 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
 
     from training.plan import plan_run
     from training.recipe import load_recipe
-    from training.sources import open_source
+    from training.sources import open_sources
     from workbench.engines.loading import model_folder
 
     recipe = load_recipe(path, overrides)
@@ -67,10 +67,7 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
         raise CheckpointError(f"start: {start.name} is an endpoint, whose weights cannot be trained; name a model")
     folder = Path(model_folder(start))
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    sources = {
-        source.name: open_source(source, tokenizer=tokenizer, method=recipe.method, folder=path.parent)
-        for source in recipe.mix
-    }
+    sources = open_sources(recipe, tokenizer=tokenizer, folder=path.parent)
     return PreparedRun(
         recipe=recipe,
         start=start,

@@ -132,3 +132,79 @@ def test_a_file_that_is_missing_or_of_an_unknown_kind_is_one_line(tokenizer: Any
             source = Source(name="s", data=name, share=1.0)
             open_source(source, tokenizer=tokenizer, method="sft", folder=tmp_path)
         assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"chosen": "a", "rejected": "b"}, "no prompt that it answers"),
+        ({"prompt": "q", "chosen": "a", "rejected": "a"}, "chosen and rejected are the same"),
+        ({"prompt": "q", "chosen": "a", "rejected": ""}, "rejected is empty"),
+        ({"chosen": TALK[:2], "rejected": TALK[:3]}, "chosen does not end with an assistant's turn"),
+    ],
+)
+def test_faulty_preferences_are_named(tokenizer: Any, row: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        documents([row], tokenizer).pair(0)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Where?", "chosen": "Here.", "rejected": "There."},
+        {"prompt": [TALK[1]], "chosen": [TALK[2]], "rejected": [{"role": "assistant", "content": "There."}]},
+        {"chosen": TALK[1:3], "rejected": [TALK[1], {"role": "assistant", "content": "There."}]},
+        {"prompt": [TALK[1]], "chosen": TALK[1:3], "rejected": [TALK[1], {"role": "assistant", "content": "There."}]},
+    ],
+)
+def test_preferences_of_any_usual_form_are_two_answers_to_one_prompt(tokenizer: Any, row: dict[str, Any]) -> None:
+    found = documents([row], tokenizer)
+    pair = found.pair(0)
+    texts = [
+        (tokenizer.decode(one.tokens), tokenizer.decode(one.tokens[one.loss])) for one in (pair.chosen, pair.rejected)
+    ]
+    before = "[user]Where?\n[assistant]"
+    assert texts == [(f"{before}Here.</s>\n", "Here.</s>\n"), (f"{before}There.</s>\n", "There.</s>\n")]
+    assert with_loss(found) == "Here.</s>\n"  # where no pairs are wanted, the better answer is learnt
+    assert found.is_preference
+
+
+def mixed_file(tmp_path: Path) -> Path:
+    lines = ['{"text": "a good row"}', "{broken", '{"text": ""}', '{"text": 3}', '{"txet": "b"}', '{"text": "last"}']
+    (tmp_path / "data.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_malformed_rows_are_refused_all_at_once(tokenizer: Any, tmp_path: Path) -> None:
+    source = Source(name="s", data="data.jsonl", share=1.0)
+    with pytest.raises(ConfigError) as caught:
+        open_source(source, tokenizer=tokenizer, method="pretrain", folder=mixed_file(tmp_path))
+    for part in ("row 2: no JSON", "row 4: column 'text' holds int", "row 5: no column 'text'", "on_bad_row: skip"):
+        assert part in str(caught.value)
+
+
+def test_malformed_rows_are_counted_and_left_out_where_the_recipe_says_so(tokenizer: Any, tmp_path: Path) -> None:
+    source = Source(name="s", data="data.jsonl", share=1.0)
+    folder = mixed_file(tmp_path)
+    found = open_source(source, tokenizer=tokenizer, method="pretrain", folder=folder, on_bad_row="skip")
+    assert [found.record(row)["text"] for row in range(len(found))] == ["a good row", "last"]
+    assert [found.number(row) for row in range(len(found))] == [1, 6]
+    assert found.left_out == {"malformed": 3, "empty": 1}
+    assert [fault.row for fault in found.faults] == [2, 4, 5]
+
+
+def test_a_source_without_a_usable_row_is_refused_with_the_reason(tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text('{"text": ""}\n{"text": " "}\n')
+    (tmp_path / "none.jsonl").write_text("")
+    for name, part in (("data.jsonl", "(2 empty)"), ("none.jsonl", "holds no rows that can be used;")):
+        with pytest.raises(ConfigError) as caught:
+            source = Source(name="s", data=name, share=1.0)
+            open_source(source, tokenizer=tokenizer, method="pretrain", folder=tmp_path)
+        assert part in str(caught.value)
+
+
+def test_a_csv_row_with_missing_cells_is_named(tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("prompt,completion\nWhere?,Here.\nWhen?\n")
+    source = Source(name="s", data="data.csv", share=1.0)
+    with pytest.raises(ConfigError, match="row 2: 1 cells, where the head has 2"):
+        open_source(source, tokenizer=tokenizer, method="sft", folder=tmp_path)
