@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from benchmarks.side import Side
     from benchmarks.why import Reasons
     from training.run import Step
+    from workbench.frontier import Frontier
     from workbench.gate import Gate
     from workbench.overrides import Override
     from workbench.runs import PreparedRun, TrainedRun
@@ -56,6 +57,8 @@ __all__ = [
     "find_reasons",
     "gate",
     "include_folders",
+    "merge",
+    "merge_frontier",
     "open_project",
     "plan_evaluation",
     "resolve_checkpoint",
@@ -267,12 +270,14 @@ def gate(
     baseline: str | None = None,
     rules: "Gate | str | Path | None" = None,
     overrides: Sequence["Override"] = (),
+    part: Part = "all",
     seed: int = 0,
 ) -> Gated:
     """Decide whether a checkpoint may ship, by its recorded report; the decision is recorded too.
 
     `rules`: a gate or its file; None asks what the suites ask: every task kept. `overrides` must be signed for this
-    report (`workbench.overrides`); what was signed is kept with the decision.
+    report (`workbench.overrides`); what was signed is kept with the decision. `part`: `certify` for a checkpoint that
+    was chosen on the other half of the items.
     """
     from benchmarks.suite import list_tasks, rules_of
     from workbench.gate import decide, default_gate, evidence_of, expand_rules, load_gate
@@ -293,7 +298,7 @@ def gate(
     if base is not None:
         questions = [_question(check) for check in checks if check.matched and not check.rule.is_limit]
         unique = list(dict.fromkeys(questions))
-        comparison = _compare_recorded(store, base, report, unique, alpha=asked.alpha, seed=seed)
+        comparison = _compare_recorded(store, base, report, unique, alpha=asked.alpha, part=part, seed=seed)
     digests = {one.id: store.items_digest(one.id) for one in (report, base) if one is not None}
     evidence = evidence_of(report, comparison, items=digests, baseline=base)
     for one in overrides:
@@ -341,6 +346,72 @@ def train(
         rules=Path(recipe).parent / asked.gate if asked.gate else None,
     )
     return TrainedRun(prepared=prepared, made=made, checkpoints=tuple(checkpoints), evaluation=evaluation, gated=gated)
+
+
+def merge(
+    base: str | Path | Checkpoint,
+    tuned: str | Path | Checkpoint,
+    *,
+    project: "Project | str | Path",
+    weight: float = 0.6,
+    average_last: int = 1,
+    out: Path | None = None,
+) -> Checkpoint:
+    """The average of a start and what was tuned from it: `weight` of the way, all tensors alike; recorded with lineage.
+
+    `average_last`: the mean of so many checkpoints of the tuned one's run stands for it.
+    """
+    from workbench.frontier import merge_point
+
+    project = open_project(project)
+    return merge_point(_checkpoint(base, project), _averaged(tuned, average_last, project), weight, project, out=out)
+
+
+def merge_frontier(
+    base: str | Path | Checkpoint,
+    tuned: str | Path | Checkpoint,
+    *,
+    project: "Project | str | Path",
+    request: EvaluationRequest,
+    weights: Sequence[float] = (),
+    average_last: int = 1,
+    keep_all: bool = False,
+    listener: Listener | None = None,
+) -> "Frontier":
+    """Averages of a start and what was tuned from it: the best is chosen on half of the items, certified on the other.
+
+    Raises ConfigError where no task is the domain's: then no point is better than another.
+    """
+    from workbench.frontier import WEIGHTS, sweep
+
+    project = open_project(project)
+    return sweep(
+        _checkpoint(base, project),
+        _averaged(tuned, average_last, project),
+        project=project,
+        request=request,
+        compare=compare,
+        weights=weights or WEIGHTS,
+        keep_all=keep_all,
+        listener=listener,
+    )
+
+
+def _checkpoint(reference: str | Path | Checkpoint, project: "Project") -> Checkpoint:
+    """As everywhere, and `run/NAME` for the last one of a run."""
+    from workbench.runs import find_start
+
+    return reference if isinstance(reference, Checkpoint) else find_start(str(reference), project)
+
+
+def _averaged(tuned: str | Path | Checkpoint, count: int, project: "Project") -> list[Checkpoint]:
+    from workbench.frontier import newest_of_run
+
+    last = _checkpoint(tuned, project)
+    if count == 1:
+        return [last]
+    found = [resolve_checkpoint(path, project) for path in newest_of_run(last, count)]
+    return [*(replace(one, stage=last.stage, run=last.run) for one in found[:-1]), last]
 
 
 def _compare_recorded(

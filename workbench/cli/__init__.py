@@ -13,6 +13,7 @@ COMMANDS = {
     "init": Command("workbench.cli.init:command", "Start a project folder with its store and workbench.yaml."),
     "train": Command("workbench.cli.train:command", "Train by a recipe, evaluate what came of it, decide."),
     "recipes": Command("workbench.cli.recipes:command", "List recipes to start from, or print one."),
+    "merge": Command("workbench.cli.merge:command", "Average a start and what was tuned from it; sweep the averages."),
     "eval": Command("workbench.cli.eval:command", "Evaluate checkpoints on suites and tasks, with error bars."),
     "import": Command("workbench.cli.import_:command", "Import runs of lm-eval and Inspect as reports."),
     "plan": Command("workbench.cli.plan:command", "Say before a run what it can certify, and in which time."),

@@ -50,13 +50,13 @@ def forest_plot(unit: str, tasks: Sequence[TaskComparison]) -> str:
     svg.set("aria-label", f"{title}. " + " ".join(_sentence(task) for task in tasks))
     ElementTree.SubElement(svg, "title").text = title
     bottom = TOP + ROW * len(tasks)
-    for tick in _ticks(low, high):
+    for tick in ticks_between(low, high):
         place = _place(tick, low, high)
-        _line(svg, "zero" if tick == 0 else "grid", place, TOP, place, bottom + 4)
-        _label(svg, place, bottom + 20, _tick_text(tick, unit, tasks[0].direction), "tick", anchor="middle")
-    _label(svg, "0%", bottom + 38, "← worse", "axis", anchor="start")
-    _label(svg, "50%", bottom + 38, f"change in {unit}", "axis", anchor="middle")
-    _label(svg, "100%", bottom + 38, "better →", "axis", anchor="end")
+        line_at(svg, "zero" if tick == 0 else "grid", place, TOP, place, bottom + 4)
+        write_at(svg, place, bottom + 20, _tick_text(tick, unit, tasks[0].direction), "tick", anchor="middle")
+    write_at(svg, "0%", bottom + 38, "← worse", "axis", anchor="start")
+    write_at(svg, "50%", bottom + 38, f"change in {unit}", "axis", anchor="middle")
+    write_at(svg, "100%", bottom + 38, "better →", "axis", anchor="end")
     for number, task in enumerate(tasks):
         _row(svg, task, TOP + ROW * number, low, high)
     return ElementTree.tostring(svg, encoding="unicode")
@@ -70,20 +70,20 @@ def _row(svg: ElementTree.Element, task: TaskComparison, top: int, low: float, h
     length = " long" if len(name) > _SHORT_NAME else ""
     row = ElementTree.SubElement(svg, "g", {"class": f"tone-{sign.tone}{length}"})
     name = name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
-    _label(row, "0%", top + 16, name, "task", anchor="start")
-    told = _label(row, "100%", top + 16, sign.label, "verdict", anchor="end")
+    write_at(row, "0%", top + 16, name, "task", anchor="start")
+    told = write_at(row, "100%", top + 16, sign.label, "verdict", anchor="end")
     ElementTree.SubElement(told, "tspan", {"class": "numbers", "dx": "0.6em"}).text = wording.format_change(task)
     middle = top + 36
     margin = _place(-task.margin, low, high)
     ElementTree.SubElement(
         row, "rect", {"class": "beyond", "x": "0%", "y": str(middle - 9), "width": margin, "height": "18"}
     )
-    _line(row, "margin", margin, middle - 11, margin, middle + 11)
+    line_at(row, "margin", margin, middle - 11, margin, middle + 11)
     if estimate.low is not None and estimate.high is not None:
         ends = [_place(end, low, high) for end in (estimate.low, estimate.high)]
-        _line(row, "interval", ends[0], middle, ends[1], middle)
+        line_at(row, "interval", ends[0], middle, ends[1], middle)
         for end in ends:
-            _line(row, "interval", end, middle - 5, end, middle + 5)
+            line_at(row, "interval", end, middle - 5, end, middle + 5)
     point = ElementTree.SubElement(
         row, "svg", {"x": _place(estimate.value, low, high), "y": str(middle), "overflow": "visible"}
     )
@@ -105,7 +105,7 @@ def _range(tasks: Sequence[TaskComparison]) -> tuple[float, float]:
     return low - edge, high + edge
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks_between(low: float, high: float) -> list[float]:
     """Three to seven round places from `low` to `high`, zero among them."""
     rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
@@ -123,11 +123,15 @@ def _place(value: float, low: float, high: float) -> str:
     return f"{100 * (value - low) / (high - low):.2f}%"
 
 
-def _line(parent: ElementTree.Element, kind: str, x1: str, y1: float, x2: str, y2: float) -> None:
+def line_at(parent: ElementTree.Element, kind: str, x1: str, y1: float, x2: str, y2: float) -> None:
+    """A line of a class of the style sheet."""
     ElementTree.SubElement(parent, "line", {"class": kind, "x1": x1, "y1": str(y1), "x2": x2, "y2": str(y2)})
 
 
-def _label(parent: ElementTree.Element, x: str, y: float, text: str, kind: str, *, anchor: str) -> ElementTree.Element:
+def write_at(
+    parent: ElementTree.Element, x: str, y: float, text: str, kind: str, *, anchor: str
+) -> ElementTree.Element:
+    """A text of a class of the style sheet, anchored at its start, middle or end."""
     place = {"class": kind, "x": x, "y": str(y), "text-anchor": anchor}
     label = ElementTree.SubElement(parent, "text", place)
     label.text = text

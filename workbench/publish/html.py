@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.publish import wording
+from workbench.publish.curve import FrontierPoint, frontier_plot
 from workbench.publish.forest import forest_plots
 from workbench.publish.signs import DARK, LIGHT, OUTCOMES, VERDICTS
 from workbench.publish.text import cut_start, reveal, reveal_line, split_start
@@ -41,9 +42,14 @@ def decision_html(
 
 
 def comparison_html(
-    comparison: Comparison, *, flips: Sequence[Flip] = (), per_task: int = 25, reproduce: Sequence[str] = ()
+    comparison: Comparison,
+    *,
+    flips: Sequence[Flip] = (),
+    per_task: int = 25,
+    reproduce: Sequence[str] = (),
+    frontier: Sequence[FrontierPoint] = (),
 ) -> str:
-    """The same without rules: the outcome is that of the required tasks."""
+    """The same without rules: the outcome is that of the required tasks. `frontier`: the points it was chosen from."""
     evidence = {
         "comparison": comparison.id,
         "baseline report": comparison.baseline,
@@ -58,10 +64,11 @@ def comparison_html(
         _comparison_parts(comparison, flips, per_task, reproduce),
         rules=[],
         evidence=_facts(evidence),
+        frontier=frontier_plot(frontier) if frontier else "",
     )
 
 
-def _render(answer: Mapping[str, Any], parts: Mapping[str, Any], **more: Any) -> str:
+def _render(answer: Mapping[str, Any], parts: Mapping[str, Any], *, frontier: str = "", **more: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -72,7 +79,7 @@ def _render(answer: Mapping[str, Any], parts: Mapping[str, Any], **more: Any) ->
         lstrip_blocks=True,
     )
     page = environment.get_template("page.html.jinja")
-    return page.render(**answer, **parts, **more, light=LIGHT, dark=DARK, verdicts=VERDICTS)
+    return page.render(**answer, **parts, **more, frontier=frontier, light=LIGHT, dark=DARK, verdicts=VERDICTS)
 
 
 def _answer(outcome: Outcome, reason: str, name: str, baseline: str, created: str, kind: str) -> dict[str, Any]:
