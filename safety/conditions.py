@@ -14,8 +14,10 @@ except `{present: false}` and `{not: ...}`.
     {violates_none_of: [hate, csae]}         no judge found these, and all were judged
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from workbench.errors import did_you_mean
 
 OPERATORS = ("present", "in", "below", "at_least", "not")
 ENTITIES = "entity_in"
@@ -35,26 +37,33 @@ def holds(condition: Condition, context: Mapping[str, Any]) -> bool:
     return all(_part_holds(name, asked, context) for name, asked in condition.items())
 
 
-def find_faults(condition: Condition, *, attributes: tuple[str, ...], where: str) -> list[str]:
-    """What is wrong with a condition, a line each; empty if nothing is."""
-    from workbench.errors import did_you_mean
-
+def find_faults(
+    condition: Condition, *, attributes: Sequence[str], entities: Iterable[str], categories: Iterable[str]
+) -> list[str]:
+    """What is wrong with a condition, a line each; empty if nothing is. The names are those that it may use."""
     faults: list[str] = []
     for name, asked in condition.items():
-        place = f"{where}.{name}"
-        if name not in BUILT_IN and name.split(".")[0] not in attributes:
-            faults.append(f"{place}: not declared under context.attributes; {did_you_mean(name, attributes)}")
-        elif name in BUILT_IN:
-            if not _is_texts(asked):
-                faults.append(f"{place}: a name or a list of names is expected")
+        if name in BUILT_IN:
+            known = entities if name == ENTITIES else categories
+            faults += [f"{name}: {text}" for text in _name_faults(asked, known)]
+        elif name.split(".")[0] not in attributes:
+            faults.append(f"{name}: not declared under context.attributes; {did_you_mean(name, attributes)}")
         elif isinstance(asked, Mapping):
             if len(asked) != 1 or next(iter(asked)) not in OPERATORS:
-                faults.append(f"{place}: one of {', '.join(OPERATORS)} is expected, got {', '.join(map(str, asked))}")
+                faults.append(f"{name}: one of {', '.join(OPERATORS)} is expected, got {', '.join(map(str, asked))}")
             else:
-                faults += _operand_faults(place, *next(iter(asked.items())))
-        elif asked is None or (isinstance(asked, list) and not asked):
-            faults.append(f"{place}: empty; give a value, a list of values or an operator")
+                faults += _operand_faults(name, *next(iter(asked.items())))
+        elif asked is None or asked == []:
+            faults.append(f"{name}: empty; give a value, a list of values or an operator")
     return faults
+
+
+def _name_faults(asked: Any, known: Iterable[str]) -> list[str]:
+    names = _listed(asked)
+    if not names or not all(isinstance(name, str) for name in names):
+        return ["a name or a list of names is expected"]
+    known = set(known)
+    return [f"{name!r} is not known; {did_you_mean(name, known)}" for name in names if name not in known]
 
 
 def _operand_faults(place: str, operator: str, operand: Any) -> list[str]:
@@ -65,12 +74,6 @@ def _operand_faults(place: str, operator: str, operand: Any) -> list[str]:
     if operator == "in" and not isinstance(operand, str):
         return [f"{place}.in: the name of another attribute is expected"]
     return []
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
-    )
 
 
 def _part_holds(name: str, asked: Any, context: Mapping[str, Any]) -> bool:

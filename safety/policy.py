@@ -9,15 +9,19 @@ what is left of it, `safety.decide` the one function that evaluation and runtime
 """
 
 from safety.decide import decide, read_judgement
+from safety.resolve import PolicyLibrary, load_policy, shipped_policies
 from safety.resolved import Category, ResolvedPolicy, Risk, Threshold, is_withheld, strictest
 
 __all__ = [
     "Category",
+    "PolicyLibrary",
     "ResolvedPolicy",
     "Risk",
     "Threshold",
     "decide",
     "is_withheld",
+    "load_policy",
     "read_judgement",
+    "shipped_policies",
     "strictest",
 ]

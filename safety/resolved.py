@@ -78,6 +78,12 @@ class Threshold:
     guarantee: str
     """What is promised, with its assumption; `no guarantee: ...` where nothing is."""
 
+    def no_looser_than(self, other: "Threshold | None") -> "Threshold":
+        """The same, but clearing and doubting no more than `other` does."""
+        if other is None:
+            return self
+        return Threshold(low=min(self.low, other.low), high=min(self.high, other.high), guarantee=self.guarantee)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Risk:
@@ -90,6 +96,25 @@ class Risk:
     confidence: float = 0.95
     fixed: Threshold | None = None
     """Set by hand: no guarantee."""
+
+    def looser(self, other: "Risk") -> list[tuple[str, str]]:
+        """In what `other` promises less: the field, and a sentence."""
+        if self.fixed and other.fixed:
+            was, now = (self.fixed.low, self.fixed.high), (other.fixed.low, other.fixed.high)
+            what = f"{now[0]:g} to {now[1]:g} is above the parent's {was[0]:g} to {was[1]:g}"
+            return [("fixed", what)] if now[0] > was[0] or now[1] > was[1] else []
+        if other.fixed:
+            given = self.miss is not None or self.wrong_action is not None
+            return [("fixed", "thresholds by hand guarantee nothing, and the parent's target does")] if given else []
+        found: list[tuple[str, str]] = []
+        if self.miss is not None and (other.miss is None or other.miss > self.miss):
+            found.append(("miss", f"{other.miss or 1:g} is above the parent's {self.miss:g}"))
+        if self.wrong_action is not None and (other.wrong_action or 0.0) < self.wrong_action:
+            what = f"{other.wrong_action or 0:g} acts on less than the parent's {self.wrong_action:g}"
+            found.append(("wrong_action", what))
+        if other.confidence < self.confidence:
+            found.append(("confidence", f"{other.confidence:g} is below the parent's {self.confidence:g}"))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +157,8 @@ class Category:
     """A community's rule, written as a sentence."""
     hash: str = ""
     """Digest of definition and examples."""
+    json: str = ""
+    """All of it that counts, as sorted JSON: its part of what the policy's hash is made of."""
     set_by: Mapping[str, str] = field(default_factory=dict)
     """Leaf (`severity`, `risk.miss`) -> `file:line`."""
 

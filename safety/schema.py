@@ -164,7 +164,8 @@ class JudgeEntry(StrictModel):
     calibration: str | None = None
     """File of rows {category, probability, label: violates | allowed} that was drawn at random from real traffic."""
     options: dict[str, Any] = Field(default_factory=dict)
-    waiver: Waiver | None = None
+    replaceable: bool = False
+    """Files that extend this one may put another judge in its place under the same id."""
 
     @model_validator(mode="after")
     def _words_only_raise(self) -> Self:
@@ -243,7 +244,6 @@ class GateEntry(StrictModel):
     min_n: int = Field(default=1, ge=1)
     required: bool = True
     note: str = ""
-    waiver: Waiver | None = None
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
