@@ -104,7 +104,7 @@ class Endpoint:
             EngineError: the URL is none, its host is not allowed, or the key would travel unprotected.
         """
         self.url = url.rstrip("/")
-        local = _check_url(self.url, allowed)
+        local = check_url(self.url, allowed)
         key = os.environ.get(api_key_env, "")
         if key and not local and self.url.startswith("http:"):
             raise EngineError(f"{self.url}: plain http would show {api_key_env} to the network; use https or unset it")
@@ -231,7 +231,7 @@ class Endpoint:
         return text.replace(self._key, "***") if self._key else text
 
 
-def _check_url(url: str, allowed: Collection[str]) -> bool:
+def check_url(url: str, allowed: Collection[str]) -> bool:
     """Is it this machine's own? Raises EngineError for a URL that may not be asked."""
     try:
         parts = urlsplit(url)

@@ -168,6 +168,12 @@ class TransformersEngine:
         )
         return decoder.run(requests)
 
+    def why_plain(self) -> str | None:
+        """Why prefixes are not shared, after a self-test on a few tokens; None where they are."""
+        ids = tuple(range(min(12, self.model.vocabulary)))
+        self._self_test([ScoreRequest(context="", continuation="", context_ids=ids[:6], continuation_ids=ids[6:])])
+        return self._fallback
+
     def close(self) -> None:
         """Free the model's memory."""
         del self.model

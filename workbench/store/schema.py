@@ -4,9 +4,21 @@ Documents are canonical JSON in text columns: both databases then keep the same 
 Times are UTC ISO 8601 text, which sorts by time.
 """
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest file in `migrations/versions`; a test holds the two together."""
 
 metadata = MetaData()
@@ -110,3 +122,44 @@ counters = Table(
     Column("value", BigInteger, nullable=False),
 )
 """One row, `version`: grows with each write but the ledger's, so that pages know when to read again."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("prev", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Index("audit_by_kind", "kind", "seq"),
+)
+"""What was decided, in order; each row's hash covers the row before. Triggers refuse to change or remove a row."""
+
+review_items = Table(
+    "review_items",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("community", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("surface", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("probability", Double),
+    Column("uncertainty", Double),
+    Column("policy_hash", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("content_sha", Text, nullable=False),
+    # canonical JSON of {"text": ..., "prompt": ...}: plain text may hold NUL, which PostgreSQL's text refuses
+    Column("content", Text),
+    Column("seen", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("state_at", Text, nullable=False),
+    UniqueConstraint("tenant", "surface", "category", "content_sha", "policy_hash", name="review_items_once"),
+    Index("review_items_by_state", "state", "created_at"),
+)
+"""Texts for people to look at. The same text under the same policy is one item that was seen more often."""
