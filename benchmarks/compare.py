@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pooled import keeps_parts, pooled_statistic
+from benchmarks.robustness import count_fragile
 from benchmarks.side import Part, Side, in_part
-from workbench import forgetting, paired, statistics
+from benchmarks.variants import split_variant
+from workbench import forgetting, paired, prompts, statistics
 from workbench.errors import RunError, TaskError, did_you_mean
 from workbench.records import Comparison, Estimate, ItemScore, Report, Role, TaskComparison, TaskResult
 
@@ -90,8 +92,9 @@ def compare_reports(
         RunError: an item's metric is not a number.
     """
     if questions is None:
+        results = {**baseline.results, **candidate.results}
         names = dict.fromkeys([*candidate.results, *baseline.results])
-        questions = [Question(task=name) for name in names]
+        questions = [Question(task=name) for name in names if not results[name].is_probe]
         if not set(candidate.results) & set(baseline.results):
             raise TaskError(
                 f"reports {baseline.report.id[:12]} and {candidate.report.id[:12]}: no task in common "
@@ -154,10 +157,16 @@ def _compare_task(work: _Comparing, question: Question) -> TaskComparison:
     empty = replace(empty, n=len(pairs.after), missing=pairs.larger - len(pairs.after))
     if len(pairs.after) < MIN_PAIRED * pairs.larger or not len(pairs.after):
         return replace(empty, reason=_why_unpaired(work, leaves, pairs))
-    return _judge(work, empty, pairs, is_group=bool(after[0].subtasks) and question.task == after[0].task)
+    whole = question.task == after[0].task
+    if whole and before[0].prompts != after[0].prompts:
+        return replace(empty, reason=f"asked in {before[0].prompts} and {after[0].prompts} prompts")
+    over_prompts = whole and after[0].prompts is not None
+    return _judge(work, empty, pairs, is_group=whole and bool(after[0].subtasks), over_prompts=over_prompts)
 
 
-def _judge(work: _Comparing, task: TaskComparison, pairs: _Pairs, *, is_group: bool) -> TaskComparison:
+def _judge(
+    work: _Comparing, task: TaskComparison, pairs: _Pairs, *, is_group: bool, over_prompts: bool
+) -> TaskComparison:
     """The verdict on items that pair."""
     rng = _generator(work.seed, task.task, task.metric)
     direction, margin, alpha = task.direction, task.margin, work.alpha
@@ -185,22 +194,27 @@ def _judge(work: _Comparing, task: TaskComparison, pairs: _Pairs, *, is_group: b
     binary = _is_binary(old_values, new_values)
     task = replace(task, n=len(old_values), clusters=len(set(groups.tolist())))
     guessing = _both_guess(task, (old_values, new_values), groups, binary=binary)
-    judged = forgetting.judge(
-        old_values,
-        new_values,
-        margin=margin,
-        groups=groups.tolist(),
-        strata=leaves.tolist() if is_group else None,
-        binary=binary,
-        direction=direction,
-        alpha=alpha,
-        rng=rng,
-    )
+    options: dict[str, Any] = {"margin": margin, "binary": binary, "direction": direction, "alpha": alpha, "rng": rng}
+    options["groups"] = groups.tolist()
+    told: tuple[str, ...] = ()
+    if over_prompts:
+        numbers = [split_variant(leaf)[1] for leaf in leaves]
+        found = prompts.judge_over_prompts(old_values, new_values, prompts=numbers, **options)
+        judged, told = found.judgement, (found.told, _fragile_told(work, pairs, task.metric))
+    else:
+        strata = leaves.tolist() if is_group else None
+        judged = forgetting.judge(old_values, new_values, strata=strata, **options)
     noise = _noise_floor(work, task, pairs.before[both_have])
     made = _finish(work, replace(task, noise=noise), judged, (float(old_values.mean()), float(new_values.mean())))
+    made = replace(made, notes=(*made.notes, *told))
     if guessing:
         return replace(made, verdict="uninformative", reason=guessing, items_needed=None, small_loss=False)
     return made
+
+
+def _fragile_told(work: _Comparing, pairs: _Pairs, metric: str) -> str:
+    (before, _), (after, all_of) = (count_fragile(_full_rows(side, rows), metric) for side, rows in _sides(work, pairs))
+    return f"fragile (right in some prompts, wrong in others): {before:,} of {all_of:,} questions before, {after:,} now"
 
 
 def _finish(

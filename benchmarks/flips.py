@@ -1,10 +1,13 @@
 """Which items two reports answer differently, with both answers side by side. Knows item scores; gives no verdict."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from benchmarks.robustness import by_question, told_over_prompts
 from benchmarks.side import Side
+from benchmarks.variants import PROMPTS
 from workbench.records import Flip, ItemScore, TaskComparison
 
 
@@ -24,10 +27,37 @@ def list_flips(tasks: Sequence[TaskComparison], baseline: Side, candidate: Side)
         values = [side.columns.metrics[task.metric][rows] for side, rows in ((baseline, before), (candidate, after))]
         moved = (values[0] != values[1]) & ~(np.isnan(values[0]) & np.isnan(values[1]))
         pairs = zip(baseline.take(before[moved]), candidate.take(after[moved]), strict=True)
-        changed = [(_shift(old, new), _flip(task, old, new)) for old, new in pairs]
+        told = _told_over_prompts(task, baseline, candidate)
+        changed = [(_shift(old, new), _with_note(_flip(task, old, new), told.get(new.item))) for old, new in pairs]
         changed.sort(key=lambda entry: (entry[1].kind != "lost", -entry[0], entry[1].item))
         flips += [flip for _, flip in changed]
     return flips
+
+
+def _told_over_prompts(task: TaskComparison, baseline: Side, candidate: Side) -> dict[str, str | None]:
+    """Item of the task itself -> what became of its question over all prompts; empty where both were asked in one."""
+    name = task.task + PROMPTS
+    results = [side.results.get(name) for side in (baseline, candidate)]
+    if any(result is None for result in results):
+        return {}
+    before, after = (
+        by_question(side.rows(result.subtasks), task.metric)
+        for side, result in zip((baseline, candidate), results, strict=True)
+        if result is not None
+    )
+    return {
+        asked[0].item: told_over_prompts(_values(before[question], task.metric), _values(asked, task.metric))
+        for question, asked in after.items()
+        if question in before and 0 in asked
+    }
+
+
+def _values(asked: Mapping[int, ItemScore], metric: str) -> dict[int, float]:
+    return {number: item.metrics[metric] for number, item in asked.items()}
+
+
+def _with_note(flip: Flip, note: str | None) -> Flip:
+    return flip if note is None else replace(flip, notes=(*flip.notes, note))
 
 
 def _flip(task: TaskComparison, old: ItemScore, new: ItemScore) -> Flip:

@@ -8,8 +8,11 @@ import numpy as np
 
 from benchmarks.catalog import TaskCard
 from benchmarks.items import LeafItems, Metric
+from benchmarks.robustness import guess_note, prompt_notes
+from benchmarks.variants import split_variant
 from workbench import statistics
 from workbench.errors import TaskError
+from workbench.prompts import mean_over_prompts
 from workbench.records import Estimate, TaskResult
 
 MACRO = "_macro"
@@ -28,17 +31,27 @@ def build_result(
     window: int,
     is_group: bool,
     seed: int,
+    prompts: int | None = None,
+    is_probe: bool = False,
 ) -> TaskResult:
-    """The result of one task, or of a group pooled over its leaves (strata). `window` is the model's, in tokens."""
+    """The result of one task, or of a group pooled over its leaves: strata, or the same questions in other `prompts`.
+
+    `window` is the model's, in tokens; `is_probe`: the questions were left out.
+    """
     estimates: list[Estimate] = []
     names = dict.fromkeys(name for leaf in leaves.values() for name in leaf.metrics)
     for name in names:
         columns = {leaf: items for leaf, items in leaves.items() if name in items.metrics}
-        estimates += _estimate(name, columns, is_group=is_group, rng=_generator(seed, card.name, name))
+        rng = _generator(seed, card.name, name)
+        estimates += _estimate(name, columns, is_group=is_group, over_prompts=prompts is not None, rng=rng)
     if not estimates:
         raise TaskError(f"task {card.name}: it yields no metric; leave it out, or give it a metric_list")
     headline, note = _headline(card.metric, [e.metric for e in estimates])
     notes = ([note] if note else []) + _notes(leaves.values(), window)
+    notes += prompt_notes(leaves, headline) if prompts else []
+    chance = _chance(card, headline, list(leaves.values()))
+    if is_probe:
+        notes.append(guess_note(card.name, next(e for e in estimates if e.metric == headline), chance))
     return TaskResult(
         task=card.name,
         role=card.role,
@@ -48,15 +61,17 @@ def build_result(
         estimates=tuple(estimates),
         n=sum(len(leaf.scores) for leaf in leaves.values()),
         num_fewshot=num_fewshot,
-        chance=_chance(card, headline, list(leaves.values())),
+        chance=chance,
         version=version,
         notes=tuple(notes),
         subtasks=tuple(leaves) if is_group else (),
+        prompts=prompts,
+        is_probe=is_probe,
     )
 
 
 def _estimate(
-    name: str, leaves: Mapping[str, LeafItems], *, is_group: bool, rng: np.random.Generator
+    name: str, leaves: Mapping[str, LeafItems], *, is_group: bool, over_prompts: bool, rng: np.random.Generator
 ) -> list[Estimate]:
     """The estimate of one metric; for a group also the mean over its subtasks."""
     first = next(iter(leaves.values())).metrics[name]
@@ -75,6 +90,9 @@ def _estimate(
     # Right-or-wrong values, or credits of which ties have shared some.
     shares = name in _CREDITS and all(items.chance is not None for items in leaves.values())
     binary = shares or set(raw) <= {0.0, 1.0}
+    if over_prompts:
+        numbers = [split_variant(leaf)[1] for leaf in strata]
+        return [_to_estimate(name, mean_over_prompts(raw, numbers, groups, binary=binary), first)]
     if not is_group:
         return [_to_estimate(name, statistics.mean_interval(raw, groups, binary=binary), first)]
     pooled = statistics.stratified_mean(raw, strata, groups)

@@ -19,7 +19,9 @@ from benchmarks.items import LeafItems, read_items
 from benchmarks.library import expand_name
 from benchmarks.lm import EngineLM
 from benchmarks.results import build_result
+from benchmarks.robustness import share_groups
 from benchmarks.suite import SuiteTask, build_tasks, card_of, load_suite
+from benchmarks.variants import MOST, Variation, vary
 from workbench.errors import RunError, TaskError, WorkbenchError
 from workbench.records import ItemScore, TaskResult
 
@@ -36,6 +38,11 @@ class Entry:
     """With the suite's role, margin, required and metric where it has its own."""
     leaves: tuple[str, ...]
     is_group: bool
+    prompts: int | None = None
+    """Its leaves are the same questions in so many prompts."""
+    is_probe: bool = False
+    """Its leaves ask without the question."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +55,8 @@ class Plan:
     limits: Mapping[str, int]
     """Leaf name -> items, where fewer than all."""
     seed: int = 0
+    notes: tuple[str, ...] = ()
+    """What could not be planned as asked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,12 +74,16 @@ def build_plan(
     num_fewshot: int | None = None,
     limit: int | float | None = None,
     seed: int = 0,
+    variants: int | None = None,
+    choices_only: bool = False,
     include_path: Iterable[str | Path] = (),
     data: Path | str | None = None,
 ) -> Plan:
     """Load suites and tasks. Options given here win over a suite's own. A task named twice is run once.
 
-    Raises TaskError: unknown names, nothing to run, or one task asked with different numbers of shots.
+    `variants` and `choices_only` are asked of every task that can be varied; a note names the others.
+    Raises TaskError: unknown names, nothing to run, one task asked with different numbers of shots, or variants of a
+    task that has none where its suite asks for them (or of all tasks).
     """
     include_path = list(include_path)
     wanted: list[tuple[str, SuiteTask | None]] = [
@@ -86,6 +99,7 @@ def build_plan(
     entries: list[Entry] = []
     leaves: dict[str, Any] = {}
     limits: dict[str, list[int | None]] = {}
+    more = _Variations(variants, choices_only)
     for name, settings in dict.fromkeys(wanted):
         shots = settings.num_fewshot if settings and num_fewshot is None else num_fewshot
         most = settings.limit if settings and limit is None else limit
@@ -93,14 +107,21 @@ def build_plan(
         own = _leaves(built)
         if name not in {entry.name for entry in entries}:
             is_group = list(own.values()) != [built]
-            entries.append(Entry(name=name, card=_card(built, name, settings), leaves=tuple(own), is_group=is_group))
+            entry = Entry(name=name, card=_card(built, name, settings), leaves=tuple(own), is_group=is_group)
+            found = more.of(entry, own, settings)
+            varied = [_varied(entry, one, settings) for one in found]
+            if any(one.card.required for one in varied):
+                # The mean over prompts must be kept; the first prompt alone would be a second hurdle.
+                entry = replace(entry, card=replace(entry.card, required=False))
+            entries += [entry, *varied]
+            own = own | {leaf: task for one in found for leaf, task in one.leaves.items()}
         for leaf, task in own.items():
             _check_runnable(leaf, task)
             _check_same_shots(leaf, task, leaves.get(leaf))
             leaves.setdefault(leaf, task)
             limits.setdefault(leaf, []).append(_count(task, most))
     numbers = {leaf: max(n for n in asked if n) for leaf, asked in limits.items() if None not in asked}
-    return Plan(entries=tuple(entries), leaves=leaves, limits=numbers, seed=seed)
+    return Plan(entries=tuple(entries), leaves=leaves, limits=numbers, seed=seed, notes=more.notes())
 
 
 def run_plan(
@@ -138,6 +159,7 @@ def run_plan(
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RunError(f"lm-eval: {reason[:300]}; what was computed is kept") from error
     items = {name: read_items(task, evaluated["samples"][name], lm.facts) for name, task in plan.leaves.items()}
+    items = share_groups(items)
     return Outcome(
         results=tuple(_result(entry, plan, items, lm) for entry in plan.entries),
         items=tuple(score for leaf in items.values() for score in leaf.scores),
@@ -187,6 +209,55 @@ def _card(built: Any, name: str, settings: SuiteTask | None) -> TaskCard:
     return replace(card, **own, metric=settings.metric or card.metric)
 
 
+class _Variations:
+    """What is asked of tasks besides themselves, and which tasks have no such thing."""
+
+    def __init__(self, variants: int | None, choices_only: bool) -> None:
+        if variants is not None and not 2 <= variants <= MOST:
+            raise TaskError(f"--variants {variants}: 2 to {MOST} are possible, the task itself among them")
+        self._asked = (variants, choices_only)
+        self._varied = False
+        self._fixed: dict[str, list[str]] = {}
+
+    def of(self, entry: Entry, leaves: Mapping[str, Any], settings: SuiteTask | None) -> list[Variation]:
+        """More results of one task. Raises TaskError where its suite asks and it has none."""
+        own = (settings.variants, settings.choices_only) if settings else (None, False)
+        variants, choices_only = self._asked[0] or own[0] or 1, self._asked[1] or own[1]
+        found: list[Variation] = []
+        for count, blind in ((variants, False), (1, choices_only)):
+            try:
+                found += vary(leaves, variants=count, choices_only=blind)
+            except TaskError as error:
+                if any(own):
+                    raise
+                fixed = self._fixed.setdefault(str(error).split(": ", 1)[1], [])
+                fixed += [entry.name] if entry.name not in fixed else []
+        self._varied = self._varied or bool(found)
+        return found
+
+    def notes(self) -> tuple[str, ...]:
+        """A line for each reason why tasks are asked in their own way alone. Raises TaskError: all of them are."""
+        lines = tuple(f"{', '.join(names)}: {why}" for why, names in self._fixed.items())
+        if lines and not self._varied:
+            raise TaskError("\n".join(lines))
+        return lines
+
+
+def _varied(entry: Entry, more: Variation, settings: SuiteTask | None) -> Entry:
+    """The entry of a variation: required in place of the task where the suite itself asks for it, else advisory."""
+    required = entry.card.required and more.prompts is not None and bool(settings and settings.variants)
+    name = entry.name + more.suffix
+    return Entry(
+        name=name,
+        card=replace(entry.card, name=name, required=required),
+        leaves=tuple(more.leaves),
+        is_group=entry.is_group or more.prompts is not None,
+        prompts=more.prompts,
+        is_probe=more.prompts is None,
+        notes=more.notes,
+    )
+
+
 def _reset_shots(plan: Plan) -> None:
     """Samplers go on where the last run stopped: without this a second checkpoint would see other shots."""
     for task in plan.leaves.values():
@@ -227,7 +298,7 @@ def _count(task: Any, limit: int | float | None) -> int | None:
 
 def _result(entry: Entry, plan: Plan, items: Mapping[str, LeafItems], lm: EngineLM) -> TaskResult:
     task = plan.leaves[entry.leaves[0]]
-    return build_result(
+    result = build_result(
         entry.card,
         {name: items[name] for name in entry.leaves},
         num_fewshot=int(task.config.num_fewshot or 0),
@@ -235,4 +306,7 @@ def _result(entry: Entry, plan: Plan, items: Mapping[str, LeafItems], lm: Engine
         window=lm.engine.max_length,
         is_group=entry.is_group,
         seed=plan.seed,
+        prompts=entry.prompts,
+        is_probe=entry.is_probe,
     )
+    return replace(result, notes=(*result.notes, *entry.notes))

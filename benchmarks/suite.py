@@ -11,6 +11,7 @@ from pydantic import Field
 
 from benchmarks.catalog import TaskCard
 from benchmarks.library import build_tasks, card_of, expand_name, group_of, list_tasks, task_card, task_folders
+from benchmarks.variants import MOST
 from workbench.config import StrictModel, load_yaml, read_yaml
 from workbench.errors import TaskError, did_you_mean
 from workbench.gate import Rule
@@ -48,6 +49,10 @@ class SuiteTask:
     """None: the task's own."""
     limit: int | None = None
     """Items at most, per leaf task; the first ones of a fixed random order. None: all."""
+    variants: int | None = None
+    """Prompts to ask each question in, for one more result over all of them; None: only the task's own."""
+    choices_only: bool = False
+    """Ask it without its questions as well: what can be guessed?"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +74,8 @@ class _Entry(StrictModel):
     metric: str | None = None
     num_fewshot: int | None = Field(default=None, ge=0)
     limit: int | None = Field(default=None, gt=0)
+    variants: int | None = Field(default=None, ge=2, le=MOST)
+    choices_only: bool = False
 
 
 class _File(StrictModel):
@@ -140,5 +147,7 @@ def _resolve(entries: Iterable[_Entry], include_path: Iterable[str | Path]) -> t
                 metric=entry.metric,
                 num_fewshot=entry.num_fewshot,
                 limit=entry.limit,
+                variants=entry.variants,
+                choices_only=entry.choices_only,
             )
     return tuple(found.values())

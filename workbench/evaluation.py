@@ -42,6 +42,10 @@ class EvaluationRequest:
     system_instruction: str | None = None
     include_path: Sequence[str | Path] = ()
     """Folders of task and suite files, besides those of the project."""
+    variants: int | None = None
+    """Prompts to ask each question in, where a task can be varied; None: what the suites say."""
+    choices_only: bool = False
+    """Ask tasks without their questions as well: what can be guessed?"""
     engine: str | None = None
     """None: the project's, or `openai` for an endpoint."""
     dtype: str | None = None
@@ -164,6 +168,8 @@ def build_plan_of(project: "Project", request: EvaluationRequest) -> "Plan":
         num_fewshot=request.num_fewshot,
         limit=request.limit,
         seed=request.seed,
+        variants=request.variants,
+        choices_only=request.choices_only,
         include_path=include_folders(project, request.include_path),
         data=data_folder(project.config, root=project.root),
     )
@@ -199,6 +205,9 @@ def _build_report(
             "seed": request.seed,
             "apply_chat_template": request.apply_chat_template,
             "system_instruction": request.system_instruction,
+            # Only where they were asked: reports without them keep their ids.
+            **({"variants": request.variants} if request.variants else {}),
+            **({"choices_only": True} if request.choices_only else {}),
         },
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=describe_environment() | ({"notes": "; ".join(usage.notes)} if usage.notes else {}),

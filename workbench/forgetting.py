@@ -38,13 +38,14 @@ FEW_CLUSTERS = 30
 MANY_CHANGES = 1000
 """From here on Tango's normal approximation is as good as exact, and the exact test would take longer than all else."""
 _POWER = 0.8
+Verdict = Literal["improved", "kept", "forgot", "inconclusive"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
     """The verdict about one task, and what it rests on."""
 
-    verdict: Literal["improved", "kept", "forgot", "inconclusive"]
+    verdict: Verdict
     interval: Interval
     """Candidate − baseline in the metric's own unit and sign, at level 1 − 2·alpha; ends None: nothing is known."""
     p_loss: float | None
@@ -162,18 +163,21 @@ def judge_statistic(
     return _conclude(evidence, margin, direction, p_loss=p_loss, gained=None, lost=None)
 
 
+def verdict_of(low: float, high: float, margin: float) -> Verdict:
+    """The verdict of an interval at level 1 − 2·alpha in which losses are negative."""
+    if low >= -margin:
+        # Superiority is tested only after non-inferiority was shown: a fixed sequence costs no alpha.
+        return "improved" if low > 0 else "kept"
+    return "forgot" if high < -margin else "inconclusive"
+
+
 def _conclude(
     evidence: _Evidence, margin: float, direction: Direction, *, p_loss: float, gained: int | None, lost: int | None
 ) -> Judgement:
     interval = evidence.interval
     low = -math.inf if interval.low is None else interval.low
     high = math.inf if interval.high is None else interval.high
-    verdict: Literal["improved", "kept", "forgot", "inconclusive"] = "inconclusive"
-    if low >= -margin:
-        # Superiority is tested only after non-inferiority was shown: a fixed sequence costs no alpha.
-        verdict = "improved" if low > 0 else "kept"
-    elif high < -margin:
-        verdict = "forgot"
+    verdict = verdict_of(low, high, margin)
     needed = _still_needed(evidence, low, high) if verdict == "inconclusive" else None
     if direction == "lower":
         # 0 − x, since −x would print a zero as −0.

@@ -119,7 +119,7 @@ def default_gate(*reports: Report, rules: Sequence[Rule] = ()) -> Gate:
 
     `rules`: the suites' own, besides that.
     """
-    results = {result.task: result for report in reversed(reports) for result in report.results}
+    results = {r.task: r for report in reversed(reports) for r in report.results if not r.is_probe}
     return Gate(gate="suite", rules=[*(Rule(task=name) for name in results), *rules])
 
 
@@ -133,7 +133,7 @@ def expand_rules(
     Raises:
         ConfigError: a rule names a task that nobody knows (a typing error would otherwise be a rule never tested).
     """
-    roles = {name: result for result in results for name in (result.task, *result.subtasks)}
+    roles = {name: r for r in results if not r.is_probe for name in (r.task, *r.subtasks)}
     tasks = {result.task for result in results}
     known = {*roles, *known_tasks}
     checks: list[Check] = []
@@ -292,7 +292,7 @@ def draft_gate(report: Report, *, name: str = "release", comparison: Comparison 
         f"baseline: {_yaml_text(report.checkpoint.name)}",
         "rules:",
     ]
-    for result in report.results:
+    for result in (result for result in report.results if not result.is_probe):
         guessing = _is_at_chance(result)
         required = result.required and not guessing
         why = "  # at chance: nothing can be seen here" if guessing else ""

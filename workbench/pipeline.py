@@ -134,6 +134,8 @@ def evaluate_many(
     """
     project, listener = open_project(project), listener or Listener()
     plan = build_plan_of(project, request)
+    for note in plan.notes:
+        listener.on_note(note)
     resolved = [resolve_checkpoint(one, project) for one in checkpoints]
     _refuse_twins(resolved)
     base = _find_baseline(baseline, project) if baseline is not None else None

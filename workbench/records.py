@@ -98,6 +98,10 @@ class TaskResult:
     """What a reader must know: cut prompts, ties, a fallback."""
     subtasks: tuple[str, ...] = ()
     """Where the task is a group (57 subjects): the names that its items bear in `ItemScore.task`; else empty."""
+    prompts: int | None = None
+    """Where `subtasks` are the same questions in other prompts: how many prompts; each question is a cluster."""
+    is_probe: bool = False
+    """It looks at the questions and not at the checkpoint (options without their question): never compared or gated."""
 
     @property
     def headline(self) -> Estimate:

@@ -59,6 +59,15 @@ def command(
     seed: Annotated[
         int | None, typer.Option(help="Draws shots, samples and resamples (default: 0).", rich_help_panel="Tasks")
     ] = None,
+    variants: Annotated[
+        int | None, typer.Option(min=2, max=6, help="Prompts to ask each question in.", rich_help_panel="Tasks")
+    ] = None,
+    choices_only: Annotated[
+        bool,
+        typer.Option(
+            "--choices-only", help="Ask without the question too: can it be guessed?", rich_help_panel="Tasks"
+        ),
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(help="File of these options, or a recipe of Nova's.", rich_help_panel="Tasks")
     ] = None,
@@ -111,6 +120,8 @@ def command(
         limit=int(limit) if limit is not None and limit >= 1 else limit,
         seed=asked.or_else("seed", seed) or 0,
         apply_chat_template=asked.or_else("apply_chat_template", apply_chat_template),
+        variants=asked.or_else("variants", variants),
+        choices_only=asked.or_else("choices_only", choices_only),
         include_path=[str(path) for path in asked.or_else("include_path", include_path) or []],
         engine=asked.or_else("engine", engine),
         dtype=asked.or_else("dtype", dtype),

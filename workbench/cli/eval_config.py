@@ -37,6 +37,10 @@ class EvalFile(StrictModel):
     """Draws shots, samples and resamples."""
     apply_chat_template: bool = False
     """Put prompts into the chat format."""
+    variants: int | None = Field(default=None, ge=2, le=6)
+    """Prompts to ask each question in."""
+    choices_only: bool = False
+    """Ask without the question too."""
     include_path: str | tuple[str, ...] = ()
     """Folders of task and suite files."""
     engine: str | None = None

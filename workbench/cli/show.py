@@ -9,6 +9,7 @@ from workbench.cli.output import Column, print_json, print_line, print_table, sa
 
 if TYPE_CHECKING:
     from workbench.records import ItemScore, Report, TaskResult
+    from workbench.store import Store
 
 
 def command(
@@ -35,9 +36,9 @@ def command(
         rows = _select(home.store.items(found.id), result)
         _print_items(found, rows[:limit], len(rows), as_json)
     elif as_json:
-        print_json({"report": found} if result is None else {"report": found.id, "task": result})
+        print_json({"report": found} if result is None else _task_json(found, result, home.store))
     elif result is not None:
-        _print_task(result, home.store.items(found.id))
+        _print_task(result, home.store.items(found.id), limit)
     else:
         _print_report(found)
 
@@ -73,7 +74,14 @@ def _print_report(report: "Report") -> None:
     say(f"next: workbench show {report.id[:12]} --task {report.results[0].task} --items")
 
 
-def _print_task(result: "TaskResult", items: "list[ItemScore]") -> None:
+def _task_json(report: "Report", result: "TaskResult", store: "Store") -> dict[str, Any]:
+    from benchmarks.robustness import find_fragile
+
+    more = {"fragile": find_fragile(_select(store.items(report.id), result), result.metric)} if result.prompts else {}
+    return {"report": report.id, "task": result, **more}
+
+
+def _print_task(result: "TaskResult", items: "list[ItemScore]", limit: int) -> None:
     from workbench.cli import tables
 
     say(f"{result.task}: {result.role}, {result.num_fewshot} shots, {result.n:,} items; headline {result.metric}")
@@ -82,12 +90,44 @@ def _print_task(result: "TaskResult", items: "list[ItemScore]") -> None:
         for e in result.estimates
     ]
     print_table(["metric", Column("n", right=True), f"value [{result.headline.level:.0%} interval]", "method"], rows)
-    if result.subtasks:
+    if result.prompts:
+        _print_fragile(result, _select(items, result), limit)
+    elif result.subtasks:
         print_line()
         columns = ["subtask", Column("n", right=True), Column(result.metric, right=True)]
         print_table(columns, _subtask_rows(result, _select(items, result)))
     for note in result.notes:
         say(f"note: {note}")
+
+
+def _print_fragile(result: "TaskResult", items: "list[ItemScore]", limit: int) -> None:
+    """The questions that are right in some prompts and wrong in others, the most divided first."""
+    from benchmarks.robustness import find_fragile
+    from workbench.cli import tables
+    from workbench.publish.text import reveal_line
+
+    found = find_fragile(items, result.metric)
+    if not found:
+        return
+    rows = [
+        [
+            reveal_line(one.task),
+            f"{one.right} of {len(one.values)}",
+            *(
+                tables.shorten(reveal_line(text), width)
+                for text, width in (
+                    (one.target, 40),
+                    (" | ".join(one.answers[number] for number in sorted(one.answers)), 60),
+                    (one.prompt, 80),
+                )
+            ),
+        ]
+        for one in found[:limit]
+    ]
+    print_line()
+    print_table(["fragile question of", "right in", "target", "answer by prompt", "prompt"], rows)
+    if len(found) > limit:
+        say(f"{limit} of {len(found):,} fragile questions; --limit {len(found)} shows all")
 
 
 def _subtask_rows(result: "TaskResult", items: "list[ItemScore]") -> list[list[Any]]:

@@ -100,7 +100,7 @@ def report_notes(reports: Sequence[Report], comparisons: Mapping[str, Comparison
             notes += [f"{where}: {note}" for note in result.notes]
             if result.headline.method.startswith("none"):
                 notes.append(f"{where}: no interval, {result.headline.method.removeprefix('none: ')}")
-            if is_at_chance(result):
+            if is_at_chance(result) and not result.is_probe:
                 what = f"{result.task}: {{}} not told from guessing ({format_number(result.chance or 0)})"
                 guessing.setdefault(what, []).append(names[report.id])
         if report.id in comparisons:

@@ -71,6 +71,7 @@ def flips_table(flips: Sequence[Flip]) -> Table:
         Column("candidate's answer"),
         Column("item", drop=4),
         Column("question", drop=3),
+        *([Column("note", drop=5)] if any(flip.notes for flip in flips) else []),
     ]
     rows = [
         [
@@ -79,6 +80,7 @@ def flips_table(flips: Sequence[Flip]) -> Table:
             *(_start(text) for text in (flip.target, flip.baseline_answer, flip.candidate_answer)),
             flip.item[:12],
             shorten(reveal_line(flip.prompt), _PROMPT),
+            *([reveal_line("; ".join(flip.notes))] if any(one.notes for one in flips) else []),
         ]
         for flip in flips
     ]
