@@ -157,12 +157,12 @@ def _engine_options(checkpoint: Checkpoint, project: "Project", request: Evaluat
     }
 
 
-def build_plan_of(project: "Project", request: EvaluationRequest) -> "Plan":
-    """What the request asks, with the project's own tasks and data folder."""
+def build_plan_of(project: "Project", request: EvaluationRequest, listener: Listener | None = None) -> "Plan":
+    """What the request asks, with the project's own tasks and data folder; the listener is told what cannot be."""
     from benchmarks.runner import build_plan
     from workbench.config import data_folder
 
-    return build_plan(
+    plan = build_plan(
         suites=request.suites,
         tasks=request.tasks,
         num_fewshot=request.num_fewshot,
@@ -173,6 +173,10 @@ def build_plan_of(project: "Project", request: EvaluationRequest) -> "Plan":
         include_path=include_folders(project, request.include_path),
         data=data_folder(project.config, root=project.root),
     )
+    if listener is not None:
+        for note in plan.notes:
+            listener.on_note(note)
+    return plan
 
 
 def _build_report(

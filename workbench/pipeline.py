@@ -133,9 +133,7 @@ def evaluate_many(
     alone does to it. Raises UserError for what can be mended, RunError where a run failed; nothing computed is lost.
     """
     project, listener = open_project(project), listener or Listener()
-    plan = build_plan_of(project, request)
-    for note in plan.notes:
-        listener.on_note(note)
+    plan = build_plan_of(project, request, listener)
     resolved = [resolve_checkpoint(one, project) for one in checkpoints]
     _refuse_twins(resolved)
     base = _find_baseline(baseline, project) if baseline is not None else None
