@@ -100,7 +100,7 @@ def _read_all(policy: ResolvedPolicy, category: Category, judgements: Sequence[J
 
 
 def _surest(judgement: Judgement) -> tuple[float, str]:
-    return judgement.probability or 0.0, judgement.judge
+    return -1.0 if judgement.probability is None else judgement.probability, judgement.judge
 
 
 def _outcome(
@@ -127,7 +127,7 @@ def _outcome(
         value=value,
         action=action,
         reason=_reason(name, value, judgement, action, surface, set_by),
-        probability=judgement.probability if judgement else None,
+        probability=judgement.probability if judgement and value != "unscorable" else None,
         judge=judgement.judge if judgement else "",
         set_by=set_by,
     )
@@ -138,7 +138,7 @@ def _reason(
 ) -> str:
     if judgement is None:
         who = ": no judge answered"
-    elif judgement.probability is None:
+    elif judgement.probability is None or value == "unscorable":
         who = f" says {judgement.judge}"
     else:
         who = f" says {judgement.judge} ({judgement.probability:.2f})"

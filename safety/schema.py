@@ -202,6 +202,8 @@ class Context(StrictModel):
     """File that describes the community, for judges and reviewers."""
     thread_depth: int | None = Field(default=None, ge=0, le=50)
     show: list[Id] | None = None
+    assume: dict[str, Any] | None = None
+    """The context in which an assessment asks: what attributes a typical request has."""
 
 
 class Streaming(StrictModel):
