@@ -7,12 +7,17 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError
 
+if TYPE_CHECKING:
+    from training.hooks import Rewind
+
 MARK = "mixer.json"
 """Written last into a checkpoint: the state of the mix after its step, and of what steers it."""
+RESTART = "restart.json"
+"""The same for a run that went back to its start, where there is no checkpoint to keep it."""
 LOG, ROWS, EVENTS = "log.jsonl", "rows.jsonl", "events.jsonl"
 """A line a logged step; which documents each step saw; what hooks did."""
 
@@ -45,6 +50,33 @@ def last_checkpoint(folder: Path) -> Path | None:
 def read_mark(checkpoint: Path) -> dict[str, Any]:
     """State of the mix, and of what steers it."""
     return json.loads((checkpoint / MARK).read_text())
+
+
+def read_restart(folder: Path) -> dict[str, Any] | None:
+    """What steers a run that went back to its start."""
+    path = folder / RESTART
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def go_back(folder: Path, at: int, way: "Rewind", state: Mapping[str, Any]) -> None:
+    """Let the newest checkpoint that is no later than `way.step` be the last, steered as `way` and `state` say.
+
+    Whoever is killed within finds a later checkpoint, comes to the same decision again, and ends with the same files.
+    """
+    complete = complete_checkpoints(folder)
+    back = max((step for step in complete if step <= way.step), default=0)
+    target = folder / f"checkpoint-{back}" / MARK if back else folder / RESTART
+    kept = json.loads(target.read_text()) if back else {}
+    earlier = [entry for entry in kept.get("steered", []) if entry[0] <= back]
+    mark = kept | {"steered": [*earlier, (back + 1, way.shares)], "stopped": None, "hooks": state["hooks"]}
+    write_whole(target, json.dumps(mark))
+    forget_lines_after(folder, back)
+    append_line(folder / EVENTS, {**way.event, "step": back, "event": "rolled back", "at": at, "shares": way.shares})
+    for step in sorted(complete, reverse=True):
+        if step > back:
+            path = folder / f"checkpoint-{step}"
+            (path / MARK).unlink()
+            shutil.rmtree(path)
 
 
 def remove_incomplete(folder: Path) -> None:

@@ -16,6 +16,17 @@ from training.recipe import Recipe
 from workbench.errors import ConfigError
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rewind:
+    """A way back in a run."""
+
+    step: int
+    """Latest step that may be gone back to."""
+    shares: dict[str, float]
+    """From there on."""
+    event: dict[str, Any]
+
+
 @dataclass(kw_only=True)
 class Running:
     """A run that is on, as a hook sees it."""
@@ -31,6 +42,8 @@ class Running:
     stopped: str | None = None
     """Why the run was asked to stop."""
     wants_save: bool = False
+    rewound: "Rewind | None" = None
+    """What the run was asked to go back to."""
     steered: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     """(step, shares): from that step on, these shares instead of the recipe's."""
     note: Callable[[dict[str, Any]], None] = lambda _: None
@@ -46,21 +59,32 @@ class Running:
         """Make a checkpoint after this step."""
         self.wants_save = True
 
+    def rewind(self, step: int, shares: Mapping[str, float], *, event: Mapping[str, Any]) -> None:
+        """Go back to the newest checkpoint of this step or an earlier one, or to the start, and mix by these shares.
+
+        `event` is noted at the step that is gone back to; what came after it is forgotten.
+        """
+        self._check_shares(shares)
+        self.rewound = Rewind(step=step, shares=dict(shares), event=dict(event))
+
     def set_shares(self, shares: Mapping[str, float]) -> int:
         """Mix by these shares, scaled to 1, from the first step on whose rows are not read yet; returns that step.
 
         Raises ConfigError: a name that is no source of the mix, or no share above 0.
         """
-        known = {source.name for source in self.recipe.mix}
-        if not set(shares) <= known or not any(share > 0 for share in shares.values()):
-            raise ConfigError(
-                f"shares {dict(shares)}: name sources of the mix ({', '.join(sorted(known))}), one above 0"
-            )
+        self._check_shares(shares)
         total = sum(shares.values())
         # two steps on at least: a run that goes on from a checkpoint of this step must begin with the same rows
         first = max(self._read, self.step + 1) + 1
         self.steered.append((first, {name: share / total for name, share in shares.items()}))
         return first
+
+    def _check_shares(self, shares: Mapping[str, float]) -> None:
+        known = {source.name for source in self.recipe.mix}
+        if not set(shares) <= known or not any(share > 0 for share in shares.values()):
+            raise ConfigError(
+                f"shares {dict(shares)}: name sources of the mix ({', '.join(sorted(known))}), one above 0"
+            )
 
     def shares_at(self, step: int) -> Mapping[str, float] | None:
         """Shares that were set for a step; None: the recipe's."""

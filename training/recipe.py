@@ -10,9 +10,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from training.control import Control
 from training.presets import expand_replay
 from workbench.config import StrictModel, apply_overrides, read_yaml, validate
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, did_you_mean
 from workbench.records import Stage
 
 Method = Literal["pretrain", "midtrain", "sft"]
@@ -87,6 +88,30 @@ class Evaluation(StrictModel):
     """Default: the checkpoint that the run started from."""
     gate: Path | None = None
     """Gate file, relative to the recipe; default: every task of the suites kept."""
+    every: Literal["end", "kept"] | int = "end"
+    """Which checkpoints are asked, after training: the last, all that are kept, or one every so many steps, which
+    are then kept."""
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if isinstance(self.every, int) and self.every < 1:
+            raise ValueError(f"every: {self.every}: at least 1 step, or end, or kept")
+        return self
+
+
+class Merge(StrictModel):
+    """Averages of the start and the result, tried after the run; the best that is kept takes the result's place."""
+
+    weights: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    """Ways from the start (0) to the result (1), which is always tried as well."""
+    average_last: int = Field(default=1, ge=1)
+    """The mean of so many newest checkpoints is swept too."""
+
+    @model_validator(mode="after")
+    def _between(self) -> Self:
+        if odd := [weight for weight in self.weights if not 0 < weight <= 1]:
+            raise ValueError(f"weights: {odd[0]:g}: must be above 0 and at most 1")
+        return self
 
 
 class Recipe(StrictModel):
@@ -128,6 +153,12 @@ class Recipe(StrictModel):
     log_every: int = Field(default=5, ge=1)
     seed: int = 0
     evaluation: Evaluation = Field(default_factory=lambda: Evaluation())
+    control: Control | None = None
+    """The gate inside training; default: nothing is watched before the end."""
+    merge: Merge | None = None
+    """Merge frontier after the run; default: none."""
+    report_to: tuple[str, ...] = ()
+    """Trackers that hear the log besides: mlflow, wandb, trackio, tensorboard and others that transformers knows."""
 
     @model_validator(mode="after")
     def _arithmetic(self) -> Self:
@@ -154,9 +185,35 @@ class Recipe(StrictModel):
             faults.append(
                 "replay: its sources are not in the mix; read the recipe with load_recipe, which puts them in"
             )
+        faults += self._control_faults(names)
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _control_faults(self, names: list[str]) -> list[str]:
+        """What is watched too rarely, or with a replay that is not in the mix."""
+        faults: list[str] = []
+        every = {"evaluation.every": self.evaluation.every}
+        if self.control is not None:
+            every |= {"control.every": self.control.every, "control.kl_every": self.control.kl_every}
+            faults += [
+                f"control.replay: {name!r}: no source of the mix; {did_you_mean(name, names)}"
+                for name in self.control.replay_sources
+                if name not in names
+            ]
+        faults += [
+            f"{key}: {steps} never comes in a run of about {self.planned_steps} steps; lower it"
+            for key, steps in every.items()
+            if isinstance(steps, int) and steps > self.planned_steps
+        ]
+        if self.merge is not None and not (self.evaluation.suites or self.evaluation.tasks):
+            faults.append("merge: averages are chosen by what they answer; name evaluation.suites")
+        return faults
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether a checkpoint of this step must be kept for its evaluation."""
+        every = self.evaluation.every
+        return isinstance(every, int) and step % every == 0
 
     @property
     def planned_steps(self) -> int:

@@ -14,8 +14,17 @@ from typing import Any
 import torch
 from transformers.trainer_callback import PrinterCallback
 
-from training.checkpoints import claim, complete_checkpoints, last_checkpoint, read_mark, remove_incomplete, step_of
-from training.hooks import Hook, Running, restore
+from training.checkpoints import (
+    claim,
+    complete_checkpoints,
+    go_back,
+    last_checkpoint,
+    read_mark,
+    read_restart,
+    remove_incomplete,
+    step_of,
+)
+from training.hooks import Hook, Running, restore, state_of
 from training.objective import NextToken
 from training.plan import TrainingPlan, build_mixer
 from training.recipe import Recipe
@@ -63,36 +72,57 @@ def train(
         ConfigError: `folder` holds a run of another recipe.
         RunError: the loss is not a number; the last checkpoint is kept.
     """
-    if is_first_process():
-        claim(folder, recipe.model_dump_json(indent=2))
-        remove_incomplete(folder)
-    last, mixer = last_checkpoint(folder), build_mixer(recipe, sources, pad=tokenizer.eos_token_id)
-    run = Running(recipe=recipe, plan=plan, folder=folder, tokenizer=tokenizer)
-    if last is not None:
-        kept = read_mark(last)
-        mixer.restore(kept)
-        restore(run, tuple(hooks), kept)
-        run.step = step_of(last)
-    rows = Rows(mixer, run)
+    while True:
+        if is_first_process():
+            claim(folder, recipe.model_dump_json(indent=2))
+            remove_incomplete(folder)
+        last, mixer = last_checkpoint(folder), build_mixer(recipe, sources, pad=tokenizer.eos_token_id)
+        run = Running(recipe=recipe, plan=plan, folder=folder, tokenizer=tokenizer)
+        if last is not None:
+            kept = read_mark(last)
+            mixer.restore(kept)
+            restore(run, tuple(hooks), kept)
+            run.step = step_of(last)
+        elif (restart := read_restart(folder)) is not None:
+            restore(run, tuple(hooks), restart)
+        rows = Rows(mixer, run)
+        _go_on(rows, start, last, tuple(hooks), on_step)
+        if run.rewound is None:
+            return _trained(rows)
+        if is_first_process():
+            go_back(folder, run.step, run.rewound, state_of(run, tuple(hooks)))
+        wait_for_all()
+
+
+def _go_on(
+    rows: Rows, start: Path, last: Path | None, hooks: tuple[Hook, ...], on_step: Callable[[Step], None]
+) -> None:
+    """Train until the run ends, is stopped, or is asked to go back."""
+    run, plan = rows.run, rows.run.plan
     if run.step < plan.steps and run.stopped is None:
         with quiet_transformers():  # its bars and advice; ours is the listener's
             trainer = RecipeTrainer(
                 objective=NextToken(),
                 model=_load_model(start),
-                args=training_arguments(recipe, plan, folder),
+                args=training_arguments(run.recipe, plan, run.folder),
                 train_dataset=rows,
                 data_collator=collate,
-                processing_class=tokenizer,
-                callbacks=[Keeper(rows, tuple(hooks), on_step)],
+                processing_class=run.tokenizer,
+                callbacks=[Keeper(rows, hooks, on_step)],
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return _trained(rows)
 
 
 def is_first_process() -> bool:
     """Of one, or of several under torchrun or accelerate launch, which set RANK."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def wait_for_all() -> None:
+    """Until every process of the run is here."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def _trained(rows: Rows) -> Trained:

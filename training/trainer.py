@@ -12,7 +12,17 @@ from typing import Any, Literal
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from training.checkpoints import EVENTS, LOG, MARK, ROWS, append_line, forget_lines_after, remove_old, write_whole
+from training.checkpoints import (
+    EVENTS,
+    LOG,
+    MARK,
+    ROWS,
+    append_line,
+    complete_checkpoints,
+    forget_lines_after,
+    remove_old,
+    write_whole,
+)
 from training.hooks import Hook, state_of
 from training.objective import Objective
 from training.plan import TrainingPlan
@@ -105,9 +115,10 @@ class Keeper(TrainerCallback):
         for hook in self.hooks:
             hook.on_step(run)
         every = run.recipe.save_every
-        if run.wants_save or step in (plan.anneal_step, plan.steps) or (every and step % every == 0):
+        wanted = run.wants_save or run.recipe.is_evaluated(step)
+        if wanted or step in (plan.anneal_step, plan.steps) or (every and step % every == 0):
             control.should_save = True
-        if run.stopped is not None:
+        if run.stopped is not None or run.rewound is not None:
             control.should_training_stop = True
         if step % run.recipe.log_every == 0 or step == plan.steps or run.stopped is not None:
             control.should_log = True
@@ -139,7 +150,8 @@ class Keeper(TrainerCallback):
         if state.is_world_process_zero:
             mark = self.rows.state_after(state.global_step) | state_of(run, self.hooks)
             write_whole(target / MARK, json.dumps(mark))
-            remove_old(run.folder, keep=run.recipe.keep, always={plan.anneal_step, plan.steps})
+            asked = {step for step in complete_checkpoints(run.folder) if run.recipe.is_evaluated(step)}
+            remove_old(run.folder, keep=run.recipe.keep, always={plan.anneal_step, plan.steps, *asked})
         for hook in self.hooks:
             hook.on_save(run, target)
 
@@ -177,7 +189,8 @@ def training_arguments(recipe: Recipe, plan: TrainingPlan, folder: Path) -> Trai
         logging_nan_inf_filter=False,  # such a step ends the run
         save_strategy="no",
         eval_strategy="no",
-        report_to=[],
+        report_to=list(recipe.report_to),
+        run_name=recipe.recipe,
         disable_tqdm=True,
         ignore_data_skip=True,  # our rows begin where the checkpoint ended
         remove_unused_columns=False,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import CheckpointError, ConfigError
 from workbench.records import Checkpoint, Comparison, Report, TaskComparison
-from workbench.references import resolve_checkpoint
+from workbench.references import open_project, resolve_checkpoint
 
 if TYPE_CHECKING:
     from training.merge import Part
@@ -64,6 +64,53 @@ class Frontier:
 def retained_tasks(comparison: Comparison) -> list[TaskComparison]:
     """The required tasks that must not be forgotten: all but the domain's."""
     return [task for task in comparison.tasks if task.role != "domain" and task.required]
+
+
+def merge(
+    base: str | Path | Checkpoint,
+    tuned: str | Path | Checkpoint,
+    *,
+    project: "Project | str | Path",
+    weight: float = 0.6,
+    average_last: int = 1,
+    out: Path | None = None,
+) -> Checkpoint:
+    """The average of a start and what was tuned from it: `weight` of the way, all tensors alike; recorded with lineage.
+
+    `average_last`: the mean of so many checkpoints of the tuned one's run stands for it.
+    """
+    project = open_project(project)
+    return merge_point(find_checkpoint(base, project), averaged(tuned, average_last, project), weight, project, out=out)
+
+
+def merge_frontier(
+    base: str | Path | Checkpoint,
+    tuned: str | Path | Checkpoint,
+    *,
+    project: "Project | str | Path",
+    request: "EvaluationRequest",
+    weights: Sequence[float] = (),
+    average_last: int = 1,
+    keep_all: bool = False,
+    listener: "Listener | None" = None,
+) -> Frontier:
+    """Averages of a start and what was tuned from it: the best is chosen on half of the items, certified on the other.
+
+    Raises ConfigError where no task is the domain's: then no point is better than another.
+    """
+    from workbench.pipeline import compare
+
+    project = open_project(project)
+    return sweep(
+        find_checkpoint(base, project),
+        averaged(tuned, average_last, project),
+        project=project,
+        request=request,
+        compare=compare,
+        weights=weights or WEIGHTS,
+        keep_all=keep_all,
+        listener=listener,
+    )
 
 
 def merge_point(
@@ -176,6 +223,22 @@ def write_frontier(frontier: Frontier, file: Path) -> None:
     hidden = file.with_name(f".{file.name}.new")
     hidden.write_text(json.dumps(frontier_document(frontier), indent=2) + "\n", encoding="utf-8")
     hidden.replace(file)
+
+
+def find_checkpoint(reference: str | Path | Checkpoint, project: "Project") -> Checkpoint:
+    """As everywhere, and `run/NAME` for the last one of a run."""
+    from workbench.runs import find_start
+
+    return reference if isinstance(reference, Checkpoint) else find_start(str(reference), project)
+
+
+def averaged(tuned: str | Path | Checkpoint, count: int, project: "Project") -> list[Checkpoint]:
+    """The `count` newest checkpoints of its run up to this one, oldest first."""
+    last = find_checkpoint(tuned, project)
+    if count == 1:
+        return [last]
+    found = [resolve_checkpoint(path, project) for path in newest_of_run(last, count)]
+    return [*(replace(one, stage=last.stage, run=last.run) for one in found[:-1]), last]
 
 
 def newest_of_run(checkpoint: Checkpoint, count: int) -> list[Path]:

@@ -162,16 +162,18 @@ def decide(
     comparison: Comparison | None,
     evidence: Mapping[str, str],
     overrides: Mapping[str, str] | None = None,
+    more: Sequence[RuleResult] = (),
 ) -> Decision:
     """Hold every check against the evidence.
 
-    `overrides`: name of a rule -> who overrode it and why: it no longer stops the checkpoint, and says so. The decision
-    has no id yet: whoever records it gives it one.
+    `more`: rules that were judged elsewhere (the gate inside training). `overrides`: name of a rule -> who overrode it
+    and why: it no longer stops the checkpoint, and says so. The decision has no id yet: whoever records it gives it
+    one.
 
     Raises:
         ConfigError: an override of a rule that there is not, or that passes.
     """
-    results = [_apply(check, report, comparison) for check in checks]
+    results = [*(_apply(check, report, comparison) for check in checks), *more]
     results = _with_overrides(results, overrides or {})
     return Decision(
         id="",

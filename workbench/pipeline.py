@@ -22,6 +22,7 @@ from workbench.evaluation import (
     opened,
     with_other_tiling,
 )
+from workbench.frontier import merge, merge_frontier
 from workbench.records import Checkpoint, Comparison, Decision, Flip, Report
 from workbench.references import (
     find_noise_report,
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from benchmarks.cost import TaskCost
     from benchmarks.side import Side
     from benchmarks.why import Reasons
+    from training.control import Judged
     from training.run import Step
-    from workbench.frontier import Frontier
     from workbench.gate import Gate
     from workbench.overrides import Override
     from workbench.runs import PreparedRun, TrainedRun
@@ -281,6 +282,7 @@ def gate(
     """
     from benchmarks.suite import list_tasks, rules_of
     from workbench.gate import decide, default_gate, evidence_of, expand_rules, load_gate
+    from workbench.runs import training_rule
 
     project = open_project(project)
     store = project.store
@@ -304,7 +306,9 @@ def gate(
     for one in overrides:
         evidence |= {f"override of {one.rule}": one.statement, f"signature of {one.rule}": one.signature}
     told = {one.rule: one.told for one in overrides}
-    decision = decide(checks, report=report, comparison=comparison, evidence=evidence, overrides=told)
+    inside = training_rule(store, report.checkpoint)
+    more = [inside] if inside is not None else []
+    decision = decide(checks, report=report, comparison=comparison, evidence=evidence, overrides=told, more=more)
     parents = [comparison.id] if comparison else [report.id]
     document = replace(decision, id="", created_at="")
     found = store.add_decision(_plain(document), verdict=decision.outcome, made_from=parents)
@@ -318,100 +322,59 @@ def train(
     overrides: Sequence[str] = (),
     on_prepared: "Callable[[PreparedRun], None]" = lambda _: None,
     on_step: "Callable[[Step], None]" = lambda _: None,
+    on_judged: "Callable[[Judged], None]" = lambda _: None,
     listener: Listener | None = None,
 ) -> "TrainedRun":
     """Carry a recipe out, evaluate what came of it against where it started, and decide.
 
-    The same call after an interruption goes on from the last checkpoint, to the same weights. Without suites or tasks
-    in the recipe nothing is evaluated, and nothing is decided. Raises UserError before a second of training for what
+    The same call after an interruption goes on from the last checkpoint, to the same weights. Where the recipe watches
+    the run from inside, `on_judged` hears each look. Without suites or tasks in the recipe nothing is evaluated, and
+    nothing is decided. Raises UserError before a second of training for what
     the recipe or its data cannot bear, RunError where the loss is not a number.
     """
-    from workbench.runs import TrainedRun, carry_out, prepare_run
+    from workbench.frontier import write_frontier
+    from workbench.runs import TrainedRun, build_hooks, carry_out, prepare_run, to_evaluate
 
     project = open_project(project)
     prepared = prepare_run(Path(recipe), project, overrides)
     on_prepared(prepared)
-    made, checkpoints = carry_out(prepared, project, on_step)
-    asked = prepared.recipe.evaluation
+    made, checkpoints = carry_out(prepared, project, on_step, build_hooks(prepared, project, on_judged))
+    asked, averages = prepared.recipe.evaluation, prepared.recipe.merge
     if not asked.suites and not asked.tasks:
         return TrainedRun(prepared=prepared, made=made, checkpoints=tuple(checkpoints))
     request = EvaluationRequest(suites=asked.suites, tasks=asked.tasks, limit=asked.limit)
     baseline = asked.baseline or prepared.start
-    evaluation = evaluate_many(checkpoints[-1:], project=project, request=request, baseline=baseline, listener=listener)
+    wanted = to_evaluate(prepared.recipe, checkpoints)
+    evaluation = evaluate_many(wanted, project=project, request=request, baseline=baseline, listener=listener)
     assert evaluation.baseline is not None
+    result, frontier = evaluation.evaluated[-1].report, None
+    if averages is not None and not made.stopped:
+        frontier = merge_frontier(
+            prepared.start,
+            checkpoints[-1],
+            project=project,
+            request=request,
+            weights=averages.weights,
+            average_last=averages.average_last,
+            listener=listener,
+        )
+        write_frontier(frontier, prepared.folder / "frontier.json")
+        result = frontier.best.report
     gated = gate(
-        evaluation.evaluated[0].report.id,
+        result.id,
         project=project,
         baseline=evaluation.baseline.report.id,
         rules=Path(recipe).parent / asked.gate if asked.gate else None,
+        part="certify" if frontier else "all",
     )
-    return TrainedRun(prepared=prepared, made=made, checkpoints=tuple(checkpoints), evaluation=evaluation, gated=gated)
-
-
-def merge(
-    base: str | Path | Checkpoint,
-    tuned: str | Path | Checkpoint,
-    *,
-    project: "Project | str | Path",
-    weight: float = 0.6,
-    average_last: int = 1,
-    out: Path | None = None,
-) -> Checkpoint:
-    """The average of a start and what was tuned from it: `weight` of the way, all tensors alike; recorded with lineage.
-
-    `average_last`: the mean of so many checkpoints of the tuned one's run stands for it.
-    """
-    from workbench.frontier import merge_point
-
-    project = open_project(project)
-    return merge_point(_checkpoint(base, project), _averaged(tuned, average_last, project), weight, project, out=out)
-
-
-def merge_frontier(
-    base: str | Path | Checkpoint,
-    tuned: str | Path | Checkpoint,
-    *,
-    project: "Project | str | Path",
-    request: EvaluationRequest,
-    weights: Sequence[float] = (),
-    average_last: int = 1,
-    keep_all: bool = False,
-    listener: Listener | None = None,
-) -> "Frontier":
-    """Averages of a start and what was tuned from it: the best is chosen on half of the items, certified on the other.
-
-    Raises ConfigError where no task is the domain's: then no point is better than another.
-    """
-    from workbench.frontier import WEIGHTS, sweep
-
-    project = open_project(project)
-    return sweep(
-        _checkpoint(base, project),
-        _averaged(tuned, average_last, project),
-        project=project,
-        request=request,
-        compare=compare,
-        weights=weights or WEIGHTS,
-        keep_all=keep_all,
-        listener=listener,
+    return TrainedRun(
+        prepared=prepared,
+        made=made,
+        checkpoints=tuple(checkpoints),
+        evaluation=evaluation,
+        frontier=frontier,
+        gated=gated,
     )
-
-
-def _checkpoint(reference: str | Path | Checkpoint, project: "Project") -> Checkpoint:
-    """As everywhere, and `run/NAME` for the last one of a run."""
-    from workbench.runs import find_start
-
-    return reference if isinstance(reference, Checkpoint) else find_start(str(reference), project)
-
-
-def _averaged(tuned: str | Path | Checkpoint, count: int, project: "Project") -> list[Checkpoint]:
-    from workbench.frontier import newest_of_run
-
-    last = _checkpoint(tuned, project)
-    if count == 1:
-        return [last]
-    found = [resolve_checkpoint(path, project) for path in newest_of_run(last, count)]
-    return [*(replace(one, stage=last.stage, run=last.run) for one in found[:-1]), last]
 
 
 def _compare_recorded(

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import CheckpointError
-from workbench.records import Checkpoint
+from workbench.records import Checkpoint, RuleResult
 from workbench.references import resolve_checkpoint
 
 if TYPE_CHECKING:
+    from training.control import Judged
     from training.hooks import Hook
     from training.plan import TrainingPlan
     from training.recipe import Recipe
     from training.run import Step, Trained
     from training.sources import RowDocuments
+    from workbench.frontier import Frontier
     from workbench.pipeline import Evaluation, Gated
-    from workbench.store import Project
+    from workbench.store import Project, Store
 
 RUNS = "runs"
 
@@ -44,8 +46,10 @@ class TrainedRun:
     prepared: PreparedRun
     made: "Trained"
     checkpoints: tuple[Checkpoint, ...]
-    """The stage-entry one, if the recipe anneals, and the last one."""
+    """All that were kept, by step; the last one is the last."""
     evaluation: "Evaluation | None" = None
+    frontier: "Frontier | None" = None
+    """Averages with the start, where the recipe asks for them; the chosen one is what was decided about."""
     gated: "Gated | None" = None
 
 
@@ -59,9 +63,11 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
     from training.plan import plan_run
     from training.recipe import load_recipe
     from training.sources import open_sources
+    from training.trackers import check_trackers
     from workbench.engines.loading import model_folder
 
     recipe = load_recipe(path, overrides)
+    check_trackers(recipe.report_to)
     start = find_start(recipe.start, project)
     if start.kind == "endpoint":
         raise CheckpointError(f"start: {start.name} is an endpoint, whose weights cannot be trained; name a model")
@@ -97,6 +103,7 @@ def carry_out(
     hooks: "Sequence[Hook]" = (),
 ) -> "tuple[Trained, list[Checkpoint]]":
     """Train, or go on with what an earlier process began; its checkpoints are recorded with their lineage."""
+    from training.checkpoints import complete_checkpoints
     from training.run import train
 
     recipe, store = prepared.recipe, project.store
@@ -120,9 +127,74 @@ def carry_out(
     except BaseException as error:
         store.set_run_status(run, "stopped" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
-    checkpoints = [_register(path, prepared, run, project) for path in (made.entry, made.last) if path is not None]
-    store.set_run_status(run, "done")
+    kept = [prepared.folder / f"checkpoint-{step}" for step in complete_checkpoints(prepared.folder)]
+    checkpoints = [_register(path, prepared, run, project) for path in kept]
+    store.set_run_status(run, "stopped" if made.stopped else "done")
     return made, checkpoints
+
+
+def build_hooks(
+    prepared: PreparedRun, project: "Project", on_judged: "Callable[[Judged], None]" = lambda _: None
+) -> "list[Hook]":
+    """What watches the run from inside, as the recipe says; nothing is asked yet.
+
+    Raises TaskError: unknown suites or tasks.
+    """
+    control = prepared.recipe.control
+    if control is None:
+        return []
+    from training.sentinel import Sentinel
+    from workbench.watching import build_measure, task_rows
+
+    rows = task_rows(prepared.recipe, prepared.sources, prepared.tokenizer.eos_token_id) if control.kl_every else []
+    measure = build_measure(control, project, prepared.tokenizer)
+    return [Sentinel(control, measure, task_rows=rows, on_judged=on_judged)]
+
+
+def to_evaluate(recipe: "Recipe", checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Of a run's kept checkpoints those that the recipe wants asked; the last one always."""
+    from training.checkpoints import step_of
+
+    every, last = recipe.evaluation.every, checkpoints[-1:]
+    if every == "end":
+        return list(last)
+    earlier = checkpoints[:-1]
+    if every != "kept":
+        earlier = [one for one in earlier if recipe.is_evaluated(step_of(Path(one.source)))]
+    return [*earlier, *last]
+
+
+def training_rule(store: "Store", checkpoint: Checkpoint) -> RuleResult | None:
+    """What the gate inside the training of a checkpoint said; None where its recipe had none.
+
+    An average of several checkpoints is no run's own, and is judged by its own evaluation alone.
+    """
+    from training.checkpoints import read_mark
+
+    run = next((entry for entry in store.runs() if entry.id == checkpoint.run), None)
+    control = (run.document.get("recipe") or {}).get("control") if run is not None else None
+    if run is None or control is None or Path(checkpoint.source).parent != Path(run.folder):
+        return None
+    required = control["on_forgetting"] != "warn"
+    empty = RuleResult(rule="gate inside training", outcome="hold", required=required, reason="", task="training")
+    try:
+        mark = read_mark(Path(checkpoint.source))
+    except (OSError, ValueError):
+        return replace(empty, reason="its run's folder is gone, so nothing says that it passed")
+    memory = mark.get("hooks", {}).get("sentinel", {})
+    if mark.get("stopped"):
+        return replace(empty, outcome="fail", reason=f"the run was stopped: {mark['stopped']}")
+    if not memory.get("looks"):
+        return replace(empty, reason="no evaluation came before this step; set control.every lower")
+    match memory["verdict"]:
+        case "ok":
+            return replace(empty, outcome="pass", reason="nothing had slipped at the last look")
+        case "watch":
+            return replace(empty, outcome="pass", reason="one hit at the last look, not confirmed")
+        case "warn" | "stop":
+            return replace(empty, outcome="fail", reason="a retained task was being forgotten at the last look")
+        case _:
+            return replace(empty, reason="the mix was changed at the last look, and nobody has looked since")
 
 
 def _register(path: Path, prepared: PreparedRun, run: str, project: "Project") -> Checkpoint:

@@ -12,6 +12,7 @@ from workbench.cli.lazy import Command, Group, LazyGroup
 COMMANDS = {
     "init": Command("workbench.cli.init:command", "Start a project folder with its store and workbench.yaml."),
     "train": Command("workbench.cli.train:command", "Train by a recipe, evaluate what came of it, decide."),
+    "runs": Command("workbench.cli.runs:command", "List training runs, or show how one went."),
     "recipes": Command("workbench.cli.recipes:command", "List recipes to start from, or print one."),
     "merge": Command("workbench.cli.merge:command", "Average a start and what was tuned from it; sweep the averages."),
     "eval": Command("workbench.cli.eval:command", "Evaluate checkpoints on suites and tasks, with error bars."),

@@ -10,6 +10,7 @@ import typer
 from workbench.cli.output import Column, Progress, print_json, print_line, print_table, say
 
 if TYPE_CHECKING:
+    from training.control import Judged
     from training.run import Step
     from workbench.runs import PreparedRun, TrainedRun
 
@@ -53,6 +54,7 @@ def command(
                 overrides=set_ or [],
                 on_prepared=talk.prepared,
                 on_step=talk.step,
+                on_judged=talk.judged,
                 listener=talk.listener(),
             )
     except KeyboardInterrupt:
@@ -70,6 +72,7 @@ class _Talk:
         from workbench.cli.eval import _Talk as EvalTalk
 
         self._bar: Progress | None = None
+        self._watched = ""
         self._eval = EvalTalk()
 
     def __enter__(self) -> "_Talk":
@@ -91,10 +94,18 @@ class _Talk:
     def step(self, seen: "Step") -> None:
         if self._bar is None:
             self._bar = Progress("training", seen.steps, unit="steps").__enter__()
-        self._bar.label = f"loss {seen.loss:.3f}  {seen.tokens_per_second:,.0f} tokens/s"
+        self._bar.label = f"loss {seen.loss:.3f}  {seen.tokens_per_second:,.0f} tokens/s{self._watched}"
         self._bar.advance(seen.step - self._bar.done)
         if seen.step == seen.steps:
             self._close()
+
+    def judged(self, found: "Judged") -> None:
+        worst = min(found.tasks, key=lambda task: task.change / task.margin)
+        self._watched = f"  retained {found.verdict} ({worst.change / worst.margin:+.1f} margins)"
+        if found.verdict not in ("ok", "watch"):
+            if self._bar is not None:
+                self._close()  # a line of its own
+            say(f"step {found.step}: {found.verdict}: {found.why}")
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -128,18 +139,27 @@ def _print_plan(run: "PreparedRun", as_json: bool) -> None:
 
 
 def _print_run(found: "TrainedRun", as_json: bool) -> None:
+    from workbench.frontier import frontier_document
+
     if as_json:
         decision = found.gated.decision if found.gated else None
         comparison = found.gated.comparison if found.gated else None
+        more = {"frontier": frontier_document(found.frontier)} if found.frontier else {}
+        comparisons = list(found.evaluation.comparisons.values()) if found.evaluation else []
         print_json(
             {
                 "plan": found.prepared.plan,
                 "checkpoints": found.checkpoints,
+                "stopped": found.made.stopped,
                 "decision": decision,
                 "comparison": comparison,
+                "trajectory": comparisons,
+                **more,
             }
         )
         return
+    if found.made.stopped:
+        say(f"the run was stopped at step {found.made.steps}: {found.made.stopped}")
     for checkpoint in found.checkpoints:
         say(f"checkpoint {checkpoint.name}: weights {checkpoint.fingerprint[:12]}, {checkpoint.source}")
     if found.evaluation is None or found.gated is None:
@@ -151,9 +171,19 @@ def _print_run(found: "TrainedRun", as_json: bool) -> None:
 
     evaluation, gated = found.evaluation, found.gated
     assert evaluation.baseline is not None
-    reports = [evaluation.baseline.report, evaluation.evaluated[0].report]
+    trajectory = [evaluation.comparisons[one.report.id] for one in evaluation.evaluated[:-1]]
+    reports = [evaluation.baseline.report, evaluation.evaluated[-1].report]
     print_table(*tables.report_table(reports, evaluation.comparisons))
     print_line()
+    if trajectory and reports[1].id in evaluation.comparisons:
+        print_table(*verdicts.trajectory_table([*trajectory, evaluation.comparisons[reports[1].id]]))
+        print_line()
+    if found.frontier is not None:
+        from workbench.cli.merge import print_frontier
+
+        print_frontier(found.frontier)
+        print_line()
+        reports[1] = found.frontier.best.report
     print_line(decision_headline(gated.decision, gated.comparison))
     for note in verdicts.verdict_notes(gated.comparison) if gated.comparison else []:
         say(f"note: {note}")
