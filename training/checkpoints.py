@@ -18,8 +18,8 @@ MARK = "mixer.json"
 """Written last into a checkpoint: the state of the mix after its step, and of what steers it."""
 RESTART = "restart.json"
 """The same for a run that went back to its start, where there is no checkpoint to keep it."""
-LOG, ROWS, EVENTS = "log.jsonl", "rows.jsonl", "events.jsonl"
-"""A line a logged step; which documents each step saw; what hooks did."""
+LOG, EVENTS = "log.jsonl", "events.jsonl"
+"""A line a logged step; what hooks did."""
 
 
 def claim(folder: Path, recipe_json: str) -> None:
@@ -97,7 +97,7 @@ def remove_old(folder: Path, *, keep: int, always: set[int]) -> None:
 
 def forget_lines_after(folder: Path, step: int) -> None:
     """Of every log: those steps come again."""
-    for name in (LOG, ROWS, EVENTS):
+    for name in (LOG, EVENTS):
         path = folder / name
         if path.is_file():
             kept = [line for line in path.read_text().splitlines() if _is_before(line, step)]

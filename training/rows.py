@@ -56,6 +56,8 @@ class RowFile:
     """A sequence of mappings, or a datasets.Dataset."""
     numbers: np.ndarray
     """Row of the file, from 1, of each record."""
+    path: str = ""
+    """Absolute, or a hub name."""
     faults: list[Fault] = field(default_factory=list)
 
 
@@ -106,7 +108,7 @@ def read_rows(source: Source, folder: Path) -> RowFile:
     """
     if source.data.startswith("hub:"):
         rows = _hub_rows(source)
-        return RowFile(records=rows, numbers=np.arange(1, len(rows) + 1))
+        return RowFile(records=rows, numbers=np.arange(1, len(rows) + 1), path=source.data)
     path = (folder / source.data).expanduser()
     where = f"mix: source {source.name!r}: {path}"
     if not path.is_file():
@@ -116,11 +118,13 @@ def read_rows(source: Source, folder: Path) -> RowFile:
     if reader is None:
         raise ConfigError(f"{where}: cannot be read; known: {', '.join(READERS)}")
     try:
-        return _read(reader, path, source.column)
+        found = _read(reader, path, source.column)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{where}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except Exception as error:  # datasets wraps whatever a reader raises in classes of its own
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
+    found.path = str(path.resolve())
+    return found
 
 
 def _read(reader: str, path: Path, column: str) -> RowFile:

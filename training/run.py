@@ -1,6 +1,6 @@
 """Recipe -> checkpoints, by transformers' Trainer; resumable at any moment to the same rows and losses. Knows one run.
 
-A run is a folder: `recipe.json`, `log.jsonl` (a line a logged step), `rows.jsonl` (which documents each step saw),
+A run is a folder: `recipe.json`, `log.jsonl` (a line a logged step), `rows.sqlite` (which rows each step saw),
 `events.jsonl` (what hooks did) and `checkpoint-N` folders of safetensors that can be evaluated as they are. One counts
 once its `mixer.json`, which is written last, is there; what a killed process leaves without one is thrown away.
 """

@@ -53,6 +53,8 @@ class RowDocuments:
     tokenizer: Any
     method: Method
     column: str = "text"
+    path: str = ""
+    """Where the rows are from: an absolute path, or a hub name."""
     numbers: np.ndarray | None = None
     """Row of the file, from 1, of each of `rows`; default: in order."""
     kept: np.ndarray | None = None
@@ -257,6 +259,7 @@ def open_source(
         tokenizer=tokenizer,
         method=method,
         column=source.column,
+        path=found.path,
         numbers=found.numbers,
     )
     faults = dict(_faulty(documents, found))

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from training.hooks import Running
-from training.mixing import Mixer, PackedRow
+from training.mixing import Mixer, PackedRow, Span
 from training.plan import TrainingPlan, rows_of
 
 
@@ -17,7 +17,7 @@ class Rows(IterableDataset[Any]):
     def __init__(self, mixer: Mixer, run: Running) -> None:
         self.mixer, self.run, self.plan = mixer, run, run.plan
         self._states: dict[int, dict[str, Any]] = {run.step: mixer.state()}
-        self._spans: dict[int, list[list[Any]]] = {}
+        self._spans: dict[int, list[tuple[Span, ...]]] = {}
         self._row = run.step * self.plan.rows_per_step
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -25,8 +25,7 @@ class Rows(IterableDataset[Any]):
         while self._row < total_rows(self.plan):
             row, step = next(stream), self._step
             self._row += 1
-            spans = [[s.source, s.row, s.epoch, s.start, s.end] for s in row.spans]
-            self._spans.setdefault(step, []).append(spans)
+            self._spans.setdefault(step, []).append(row.spans)
             if self._row % self.plan.rows_per_step == 0:
                 self._states[step] = self.mixer.state()
             yield tensors(row)
@@ -42,7 +41,7 @@ class Rows(IterableDataset[Any]):
             del self._states[old]
         return self._states[step]
 
-    def spans_of(self, step: int) -> list[list[Any]]:
+    def spans_of(self, step: int) -> list[tuple[Span, ...]]:
         """Documents of a step's rows, once."""
         return self._spans.pop(step)
 

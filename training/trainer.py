@@ -16,7 +16,6 @@ from training.checkpoints import (
     EVENTS,
     LOG,
     MARK,
-    ROWS,
     append_line,
     complete_checkpoints,
     forget_lines_after,
@@ -24,6 +23,7 @@ from training.checkpoints import (
     write_whole,
 )
 from training.hooks import Hook, state_of
+from training.ledger import Ledger
 from training.objective import Objective
 from training.plan import TrainingPlan
 from training.recipe import Recipe
@@ -77,7 +77,8 @@ class RecipeTrainer(Trainer):
         if norm is not None and not math.isfinite(float(norm)):  # before the optimiser takes it up
             raise RunError(
                 f"step {self.state.global_step + 1}: the loss or its gradient is not a number; the last checkpoint is "
-                "kept: go on from it with a lower learning_rate, or look at the rows of this step in rows.jsonl"
+                "kept: go on from it with a lower learning_rate, or look at the rows of this step: "
+                f"workbench data inspect RECIPE --step {self.state.global_step + 1}"
             )
         return norm
 
@@ -93,6 +94,7 @@ class Keeper(TrainerCallback):
     def __init__(self, rows: Rows, hooks: tuple[Hook, ...], on_step: Callable[[Step], None]) -> None:
         self.run, self.rows, self.hooks, self.tell = rows.run, rows, hooks, on_step
         self._since, self._at = time.perf_counter(), 0
+        self._ledger: Ledger | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Forget what was noted of steps after the checkpoint: they come again."""
@@ -101,17 +103,24 @@ class Keeper(TrainerCallback):
         run.model, run.step = model, state.global_step
         if state.is_world_process_zero:
             forget_lines_after(run.folder, run.step)
+            self._ledger = Ledger(run.folder, self.rows.mixer.sources)
+            self._ledger.forget_after(run.step)
             run.note = lambda event: append_line(run.folder / EVENTS, {"step": run.step, **event})
         for hook in self.hooks:
             hook.on_begin(run)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the record of rows."""
+        if self._ledger is not None:
+            self._ledger.close()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the step's documents; ask for a checkpoint where the recipe or a hook wants one."""
         run, plan = self.run, self.run.plan
         step = run.step = state.global_step
         spans = self.rows.spans_of(step)
-        if state.is_world_process_zero:
-            append_line(run.folder / ROWS, {"step": step, "rows": spans})
+        if self._ledger is not None:
+            self._ledger.record(step, spans)
         for hook in self.hooks:
             hook.on_step(run)
         every = run.recipe.save_every

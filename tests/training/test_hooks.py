@@ -10,6 +10,7 @@ import pytest
 
 from tests.training.test_run import home, make_recipe, open_all, same_weights  # noqa: F401
 from training.hooks import Hook, Running
+from training.ledger import seen_rows
 from training.run import Trained, train
 from workbench.errors import ConfigError
 
@@ -51,8 +52,10 @@ def run_with(hook: Hook, home: Path, folder: Path) -> Trained:  # noqa: F811
 
 
 def sources_by_step(folder: Path) -> dict[int, set[str]]:
-    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
-    return {line["step"]: {row[0][0] for row in line["rows"]} for line in lines}
+    found: dict[int, set[str]] = {}
+    for seen in seen_rows(folder):
+        found.setdefault(seen.step, set()).add(seen.source)
+    return found
 
 
 def test_shares_that_a_hook_sets_hold_from_the_next_unread_step_and_survive_a_kill(home: Path) -> None:  # noqa: F811
@@ -72,7 +75,7 @@ def test_shares_that_a_hook_sets_hold_from_the_next_unread_step_and_survive_a_ki
     again_hook = Scripted()  # it decided at step 3, before the kill
     again = run_with(again_hook, home, cut)
     assert same_weights(made.last, again.last)
-    assert (cut / "rows.jsonl").read_text() == (made.folder / "rows.jsonl").read_text()
+    assert seen_rows(cut) == seen_rows(made.folder)
     assert again_hook.asked == hook.asked == made.steps
 
 

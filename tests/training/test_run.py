@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tiny import save_tiny_checkpoint
+from training.ledger import seen_rows
 from training.plan import TrainingPlan, plan_run
 from training.recipe import Recipe
 from training.run import Step, Trained, train
@@ -114,21 +115,19 @@ def test_the_stage_entry_checkpoint_and_the_last_one_can_be_loaded_and_evaluated
 
 def test_every_step_says_which_documents_it_saw(whole: Any) -> None:
     made, plan, _ = whole
-    lines = [json.loads(line) for line in (made.folder / "rows.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, plan.steps + 1))
-    assert all(len(line["rows"]) == plan.rows_per_step for line in lines)
+    packed = sorted({(seen.step, seen.packed) for seen in seen_rows(made.folder)})
+    assert packed == [(step, row) for step in range(1, plan.steps + 1) for row in range(plan.rows_per_step)]
 
 
 def test_the_annealing_phase_has_its_own_mix(whole: Any) -> None:
     made, plan, _ = whole
-    lines = [json.loads(line) for line in (made.folder / "rows.jsonl").read_text().splitlines()]
+    sources = {(seen.step, seen.packed): seen.source for seen in seen_rows(made.folder)}
 
-    def share(rows: list[Any]) -> float:
-        sources = [row[0][0] for row in rows]
-        return sources.count("chat") / len(sources)
+    def share(found: list[str]) -> float:
+        return found.count("chat") / len(found)
 
-    stable = [row for line in lines if line["step"] <= plan.anneal_step for row in line["rows"]]
-    annealed = [row for line in lines if line["step"] > plan.anneal_step + 1 for row in line["rows"]]
+    stable = [source for (step, _), source in sources.items() if step <= plan.anneal_step]
+    annealed = [source for (step, _), source in sources.items() if step > plan.anneal_step + 1]
     assert share(annealed) > share(stable) + 0.1
 
 
@@ -145,12 +144,12 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(home: Path, whole: Any)
     shutil.rmtree(cut / made.last.name)
     (cut / "checkpoint-11").mkdir()
     (cut / "checkpoint-11" / "model.safetensors").write_bytes(b"half")
-    with (cut / "rows.jsonl").open("a") as file:
+    with (cut / "log.jsonl").open("a") as file:
         file.write('{"step": 9')
     again, _ = run(make_recipe(), home, cut)
     assert same_weights(made.last, again.last)
     assert again.given == made.given
-    assert (cut / "rows.jsonl").read_text() == (made.folder / "rows.jsonl").read_text()
+    assert seen_rows(cut) == seen_rows(made.folder)
     states = [json.loads((one.last / "trainer_state.json").read_text())["global_step"] for one in (made, again)]
     assert states == [plan.steps, plan.steps]
 
@@ -170,7 +169,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(home: Path, whole: 
         process.wait()
     again, _ = run(make_recipe(save_every=2), home, folder)
     assert same_weights(made.last, again.last)
-    assert (folder / "rows.jsonl").read_text() == (made.folder / "rows.jsonl").read_text()
+    assert seen_rows(folder) == seen_rows(made.folder)
 
 
 def test_a_finished_run_is_not_trained_again(home: Path, whole: Any) -> None:
@@ -230,7 +229,7 @@ def test_two_processes_come_to_the_losses_of_one(home: Path, whole: Any) -> None
         for one in (made.folder, folder)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert (folder / "rows.jsonl").read_text() == (made.folder / "rows.jsonl").read_text()
+    assert seen_rows(folder) == seen_rows(made.folder)
 
 
 def _cpu(home: Path) -> Any:

@@ -15,6 +15,12 @@ COMMANDS = {
     "runs": Command("workbench.cli.runs:command", "List training runs, or show how one went."),
     "recipes": Command("workbench.cli.recipes:command", "List recipes to start from, or print one."),
     "merge": Command("workbench.cli.merge:command", "Average a start and what was tuned from it; sweep the averages."),
+    "data": Group(
+        "See what a run is fed, and which models saw a row.",
+        {
+            "trace": Command("workbench.cli.data:trace", "Say which rows a step saw, and which models saw a row."),
+        },
+    ),
     "eval": Command("workbench.cli.eval:command", "Evaluate checkpoints on suites and tasks, with error bars."),
     "import": Command("workbench.cli.import_:command", "Import runs of lm-eval and Inspect as reports."),
     "plan": Command("workbench.cli.plan:command", "Say before a run what it can certify, and in which time."),
