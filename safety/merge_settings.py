@@ -207,6 +207,9 @@ def _set_by(layer: Layer) -> dict[str, str]:
     for path in layer.lines:
         if path and path[0] in (*heads, "entities", "context", "review") and len(path) <= 3:
             found[".".join(map(str, path))] = layer.where(*path)
+    for name, key in (("attributes", ("context", "attributes")), ("floors", ("floor",))):
+        if key in layer.lines:
+            found[name] = layer.where(*key)
     for place, gate in enumerate(layer.file.gates or ()):
         found[f"gates.{gate.key}"] = layer.where("gates", place)
     return found

@@ -35,6 +35,17 @@ COMMANDS = {
             "check": Command("workbench.cli.task:check", "Measure contamination, position bias and other faults."),
         },
     ),
+    "policy": Group(
+        "Check, explain, compare and replay what a business permits and withholds.",
+        {
+            "ls": Command("workbench.cli.policy:ls", "List the policies that can be named."),
+            "check": Command("workbench.cli.policy:check", "Say what is wrong with a policy and its test rows."),
+            "show": Command("workbench.cli.policy:show", "Show what a policy does about each category."),
+            "explain": Command("workbench.cli.policy:explain", "Say which file and line set a value."),
+            "diff": Command("workbench.cli.policy:diff", "List what differs between two policies."),
+            "replay": Command("workbench.cli.policy:replay", "Decide past items again under a changed policy."),
+        },
+    ),
     "fetch": Command("workbench.cli.fetch:command", "Get a small real model ready, with a model hub or without."),
     "doctor": Command("workbench.cli.doctor:command", "Say what this machine can do, and what cures the rest."),
     "demo": Command("workbench.cli.demo:command", "Evaluate a real small model and two copies; decide which may ship."),
