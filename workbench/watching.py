@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def build_measure(
-    control: "Control", project: "Project", tokenizer: Any
+    control: "Control", project: "Project", tokenizer: Any, *, batch_tokens: int | None = None
 ) -> "Callable[[Any], Mapping[str, Measured]] | None":
-    """What `training.sentinel` asks; None where the recipe watches no task.
+    """What `training.sentinel` asks; None where the recipe watches no task. `batch_tokens`: of one forward pass.
 
     Raises TaskError: unknown names, or a task that no loss can be seen on item by item.
     """
@@ -46,7 +46,7 @@ def build_measure(
     def measure(model: Any) -> "Mapping[str, Measured]":
         if id(model) not in lms:
             lms.clear()
-            lms[id(model)] = _live(model, tokenizer)
+            lms[id(model)] = _live(model, tokenizer, batch_tokens)
         return _measured(plan, run_plan(lms[id(model)], plan), suites)
 
     return measure
@@ -67,7 +67,7 @@ def task_rows(recipe: "Recipe", sources: Mapping[str, Any], pad: int, *, rows: i
     return [mixer.next_row(shares) for _ in range(rows)]
 
 
-def _live(model: Any, tokenizer: Any) -> Any:
+def _live(model: Any, tokenizer: Any, batch_tokens: int | None) -> Any:
     """The engine and lm-eval's view of weights that change between the calls."""
     from benchmarks.lm import EngineLM
     from workbench.engines.causal_model import CausalModel
@@ -75,7 +75,7 @@ def _live(model: Any, tokenizer: Any) -> Any:
 
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     taken = CausalModel(model, device=model.device, weights=dtype, arithmetic=dtype)
-    engine = TransformersEngine(taken, tokenizer, cache_gb=0.5)
+    engine = TransformersEngine(taken, tokenizer, batch_tokens=batch_tokens, cache_gb=0.5)
     return EngineLM(engine, fingerprint="in training", tokenizer_digest="")
 
 
