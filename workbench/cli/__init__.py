@@ -12,6 +12,10 @@ from workbench.cli.lazy import Command, Group, LazyGroup
 COMMANDS = {
     "init": Command("workbench.cli.init:command", "Start a project folder with its store and workbench.yaml."),
     "train": Command("workbench.cli.train:command", "Train by a recipe, evaluate what came of it, decide."),
+    "mix": Group(
+        "Plan how much general data to blend in.",
+        {"plan": Command("workbench.cli.mix:plan", "Try shares of replay in short runs, and choose one.")},
+    ),
     "runs": Command("workbench.cli.runs:command", "List training runs, or show how one went."),
     "recipes": Command("workbench.cli.recipes:command", "List recipes to start from, or print one."),
     "merge": Command("workbench.cli.merge:command", "Average a start and what was tuned from it; sweep the averages."),
