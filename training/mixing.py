@@ -26,6 +26,8 @@ class Document:
     tokens: npt.NDArray[np.int64]
     loss: npt.NDArray[np.bool_]
     """Which tokens carry loss."""
+    second: int | None = None
+    """Of a preference: the token that the rejected answer's text begins with; the chosen one's stands before it."""
 
 
 class Documents(Protocol):
@@ -58,6 +60,17 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedPair:
+    """Where a preference lies in a packed row: chosen from `start`, rejected from `middle` to `end`."""
+
+    start: int
+    middle: int
+    end: int
+    source: str
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
 class PackedRow:
     """One row of training: documents side by side that cannot see each other."""
 
@@ -68,6 +81,7 @@ class PackedRow:
     """From 0 in each document: a model sees a new document there."""
     spans: tuple[Span, ...]
     loss_tokens: int
+    pairs: tuple[PackedPair, ...] = ()
 
 
 @dataclass(slots=True)
@@ -143,7 +157,7 @@ class Mixer:
         self.skipped, self.phase, self.before = (dict(state[name]) for name in ("skipped", "phase", "before"))
 
     def _pack(self, name: str) -> PackedRow:
-        parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], Span]] = []
+        parts: list[tuple[Document, Span]] = []
         room, cursor, splits = self.length, self.cursors[name], self.sources[name].splits
         fruitless = 0
         while room > 0:
@@ -165,7 +179,7 @@ class Mixer:
             take = min(left, room)
             here = slice(cursor.offset, cursor.offset + take)
             span = Span(name, row, cursor.epoch, here.start, here.stop)
-            parts.append((document.tokens[here], document.loss[here], span))
+            parts.append((Document(document.tokens[here], document.loss[here], document.second), span))
             room -= take
             if take == left:
                 self._advance(name)
@@ -173,23 +187,25 @@ class Mixer:
                 cursor.offset += take
         return self._build(name, parts)
 
-    def _build(
-        self, name: str, parts: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], Span]]
-    ) -> PackedRow:
+    def _build(self, name: str, parts: Sequence[tuple[Document, Span]]) -> PackedRow:
         tokens = np.full(self.length, self.pad, np.int64)
         labels = np.full(self.length, IGNORED, np.int64)
         positions = np.zeros(self.length, np.int64)
-        at = 0
-        for ids, loss, _ in parts:
-            end = at + len(ids)
-            tokens[at:end], positions[at:end] = ids, np.arange(len(ids))
-            labels[at:end] = np.where(loss, ids, IGNORED)
-            labels[at] = IGNORED  # nothing before it in this row predicts it
+        at, pairs = 0, []
+        for part, span in parts:
+            end = at + len(part.tokens)
+            tokens[at:end] = part.tokens
+            labels[at:end] = np.where(part.loss, part.tokens, IGNORED)
+            for begin, stop in _texts(at, end, part.second):
+                positions[begin:stop] = np.arange(stop - begin)
+                labels[begin] = IGNORED  # nothing before it in this row predicts it
+            if part.second is not None:
+                pairs.append(PackedPair(at, at + part.second, end, span.source, span.row))
             at = end
         positions[at:] = np.arange(self.length - at)  # what pads is a document of its own, without loss
         count = int((labels != IGNORED).sum())
         self.cursors[name].given += count
-        return PackedRow(tokens, labels, positions, tuple(span for *_, span in parts), count)
+        return PackedRow(tokens, labels, positions, tuple(span for _, span in parts), count, tuple(pairs))
 
     def _row_at(self, name: str) -> int:
         cursor, size = self.cursors[name], len(self.sources[name])
@@ -207,3 +223,8 @@ class Mixer:
         cursor.place, cursor.offset = cursor.place + 1, 0
         if cursor.place == len(self.sources[name]):
             cursor.place, cursor.epoch = 0, cursor.epoch + 1
+
+
+def _texts(start: int, end: int, second: int | None) -> list[tuple[int, int]]:
+    """Stretches of a row that cannot see each other."""
+    return [(start, end)] if second is None else [(start, start + second), (start + second, end)]

@@ -4,13 +4,15 @@ A step is many forward passes, on one process or several. A mean taken in each w
 pass than in another; so an objective counts the whole step first, and each pass gives its part of the sum.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from training.loss import head_loss
+from training.loss import Near, head_loss
 from training.mixing import IGNORED
 
 
@@ -33,8 +35,43 @@ class Objective(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class StartModel:
+    """The model that a run started from, to look at while another is trained.
+
+    With adapters it is the trained model itself, its adapters switched off; else a second copy of the weights.
+    """
+
+    model: Any
+
+    def hidden(self, batch: Mapping[str, Any], carries: Tensor) -> tuple[Tensor, Tensor]:
+        """(hidden states of the positions in `carries`, matrix of the head), without gradient."""
+        head = self.model.get_output_embeddings()
+        with torch.no_grad(), _adapters_off(self.model), HeadReplaced(head, lambda hidden: hidden[carries]):
+            return forward(self.model, batch), head.weight.detach()
+
+
+@contextmanager
+def _adapters_off(model: Any) -> Iterator[None]:
+    """Without adapters, and without dropout: what the start says is one thing."""
+    training = model.training
+    model.eval()
+    try:
+        if hasattr(model, "disable_adapter"):
+            with model.disable_adapter():
+                yield
+        else:
+            yield
+    finally:
+        model.train(training)
+
+
+@dataclass
 class NextToken:
-    """Mean −log p of every token that carries loss."""
+    """Mean −log p of every token that carries loss; with `near`, plus `kl` times KL(start ‖ model), mean over them."""
+
+    kl: float = 0.0
+    near: StartModel | None = None
 
     def counts(self, batches: Sequence[Mapping[str, Any]]) -> Tensor:
         """(tokens that carry loss,)."""
@@ -44,9 +81,10 @@ class NextToken:
         """Its part of the mean over the step's tokens, in nats."""
         targets = targets_of(batch)
         carries = targets != IGNORED
+        near = Near(*self.near.hidden(batch, carries), self.kl) if self.near is not None else None
 
         def sum_loss(hidden: Tensor) -> Tensor:
-            return head_loss(hidden[carries], head.weight, targets[carries])
+            return head_loss(hidden[carries], head.weight, targets[carries], near)
 
         with HeadReplaced(head, sum_loss):
             return forward(model, batch) / counts[0].float()
@@ -70,7 +108,7 @@ class HeadReplaced:
     The module stays where it is, so wrappers that gather sharded weights before it is called still do.
     """
 
-    def __init__(self, head: Any, instead: Any) -> None:
+    def __init__(self, head: Any, instead: Callable[[Tensor], Tensor]) -> None:
         self.head, self.instead = head, instead
 
     def __enter__(self) -> None:

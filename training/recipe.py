@@ -11,14 +11,20 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from training.control import Control
+from training.options import Curriculum, KeepNear, Lora, Preference, method_faults
 from training.presets import expand_replay
 from workbench.config import StrictModel, apply_overrides, read_yaml, validate
 from workbench.errors import ConfigError, did_you_mean
 from workbench.records import Stage
 
-Method = Literal["pretrain", "midtrain", "sft"]
+Method = Literal["pretrain", "midtrain", "sft", "dpo"]
 FOLDER = Path(__file__).parent / "recipes"
-ENDS: Mapping[Method, Stage] = {"pretrain": "pretrain", "midtrain": "midtrain", "sft": "posttrain"}
+ENDS: Mapping[Method, Stage] = {
+    "pretrain": "pretrain",
+    "midtrain": "midtrain",
+    "sft": "posttrain",
+    "dpo": "posttrain",
+}
 """The stage of what a method makes."""
 
 
@@ -122,7 +128,16 @@ class Recipe(StrictModel):
     start: str
     """Checkpoint to start from: as `workbench eval` takes it, or `run/NAME` for the last one of a run."""
     method: Method
-    """`pretrain` and `midtrain`: every token of packed documents carries loss; `sft`: answers alone."""
+    """`pretrain` and `midtrain`: every token of packed documents carries loss; `sft`: answers alone; `dpo`: answers
+    that are preferred to others."""
+    lora: Lora | None = None
+    """Train adapters instead of all weights."""
+    dpo: Preference = Field(default_factory=lambda: Preference())
+    """Of method `dpo`."""
+    keep_near: KeepNear = Field(default_factory=lambda: KeepNear())
+    """Hold the model to where it started."""
+    curriculum: Curriculum | None = None
+    """Show one source from easy to hard."""
     mix: tuple[Source, ...] = Field(min_length=1)
     replay: Replay | None = None
     """General data by category, added to the mix."""
@@ -144,6 +159,10 @@ class Recipe(StrictModel):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     gradient_checkpointing: bool = False
+    compile: bool = False
+    """Fuse the model's operations (torch.compile): a minute or two at the start, less time a step."""
+    shard: bool = False
+    """Share weights and optimiser state among the processes (FSDP2) instead of keeping a copy in each."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the arithmetic; weights and optimiser state are float32. auto: bfloat16 where it is the faster one."""
     save_every: int | None = Field(default=None, ge=1)
@@ -186,6 +205,7 @@ class Recipe(StrictModel):
                 "replay: its sources are not in the mix; read the recipe with load_recipe, which puts them in"
             )
         faults += self._control_faults(names)
+        faults += method_faults(self)
         if faults:
             raise ValueError("; ".join(faults))
         return self

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from training.checkpoints import (
     claim,
@@ -25,14 +25,13 @@ from training.checkpoints import (
     step_of,
 )
 from training.hooks import Hook, Running, restore, state_of
-from training.objective import NextToken
 from training.plan import TrainingPlan, build_mixer
 from training.recipe import Recipe
 from training.sources import RowDocuments
+from training.start import build_objective, compile_blocks, load_model
 from training.stream import Rows, collate
-from training.trainer import Keeper, RecipeTrainer, Step, training_arguments
+from training.trainer import Keeper, PullBack, RecipeTrainer, Step, training_arguments
 from workbench.engines.convert import quiet_transformers
-from workbench.errors import ConfigError
 
 __all__ = ["Hook", "Running", "Step", "Trained", "train"]
 
@@ -86,7 +85,7 @@ def train(
         elif (restart := read_restart(folder)) is not None:
             restore(run, tuple(hooks), restart)
         rows = Rows(mixer, run)
-        _go_on(rows, start, last, tuple(hooks), on_step)
+        _go_on(rows, sources, start, last, tuple(hooks), on_step)
         if run.rewound is None:
             return _trained(rows)
         if is_first_process():
@@ -95,23 +94,48 @@ def train(
 
 
 def _go_on(
-    rows: Rows, start: Path, last: Path | None, hooks: tuple[Hook, ...], on_step: Callable[[Step], None]
+    rows: Rows,
+    sources: Mapping[str, RowDocuments],
+    start: Path,
+    last: Path | None,
+    hooks: tuple[Hook, ...],
+    on_step: Callable[[Step], None],
 ) -> None:
     """Train until the run ends, is stopped, or is asked to go back."""
     run, plan = rows.run, rows.run.plan
     if run.step < plan.steps and run.stopped is None:
         with quiet_transformers():  # its bars and advice; ours is the listener's
-            trainer = RecipeTrainer(
-                objective=NextToken(),
-                model=_load_model(start),
-                args=training_arguments(run.recipe, plan, run.folder),
-                train_dataset=rows,
-                data_collator=collate,
-                processing_class=run.tokenizer,
-                callbacks=[Keeper(rows, hooks, on_step)],
-            )
-            trainer.remove_callback(PrinterCallback)
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
+            trainer = _build_trainer(rows, sources, start, hooks, on_step)
+            trainer.go_on(last)
+
+
+def _build_trainer(
+    rows: Rows,
+    sources: Mapping[str, RowDocuments],
+    start: Path,
+    hooks: tuple[Hook, ...],
+    on_step: Callable[[Step], None],
+) -> RecipeTrainer:
+    run, recipe = rows.run, rows.run.recipe
+    arguments = training_arguments(recipe, run.plan, run.folder)
+    model = load_model(recipe, start)
+    objective = build_objective(run, model, sources, start, steered=bool(hooks))
+    if recipe.compile:
+        compile_blocks(model)
+    callbacks: list[TrainerCallback] = [Keeper(rows, hooks, on_step, getattr(objective, "pop_rewards", dict))]
+    if recipe.keep_near.l2:
+        callbacks.append(PullBack(model, recipe.keep_near.l2))
+    trainer = RecipeTrainer(
+        objective=objective,
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=collate,
+        processing_class=run.tokenizer,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def is_first_process() -> bool:
@@ -136,20 +160,3 @@ def _trained(rows: Rows) -> Trained:
         given={name: int(cursor["given"]) for name, cursor in rows.state_after(run.step)["cursors"].items()},
         stopped=run.stopped,
     )
-
-
-def _load_model(start: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(
-        str(start), dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
-    config = model.config.get_text_config()
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(config, name, None):
-            raise ConfigError(
-                f"start: {start.name}: its head scales logits ({name}), which training here does not know"
-            )
-    if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise ConfigError(f"start: {start.name}: its head has a bias, which training here does not know")
-    return model

@@ -137,7 +137,7 @@ class RowDocuments:
             self.__dict__.pop("digest", None)
 
     def document(self, row: int) -> Document:
-        """The row's tokens; see the module's text for the loss. Of a preference: the chosen answer."""
+        """The row's tokens; see the module's text for the loss. Of a preference: the chosen answer, in DPO both."""
         if row not in self._last:
             if len(self._last) >= 4:
                 self._last.pop(next(iter(self._last)))
@@ -152,6 +152,13 @@ class RowDocuments:
         chosen, rejected = (conversation_of(record, self.shape, rejected=worse) for worse in (False, True))
         return Pair(self._last_answer(row, chosen), self._last_answer(row, rejected))
 
+    @staticmethod
+    def _joined(pair: Pair) -> Document:
+        """Both texts of a preference as one document that is packed whole."""
+        both = pair.chosen, pair.rejected
+        tokens, loss = (np.concatenate([getattr(document, name) for document in both]) for name in ("tokens", "loss"))
+        return Document(tokens, loss, second=len(pair.chosen.tokens))
+
     def _place(self, row: int) -> int:
         return row if self.kept is None else int(self.kept[row])
 
@@ -163,6 +170,8 @@ class RowDocuments:
             ids = self.tokenizer(record[self.column], add_special_tokens=False)["input_ids"]
             ids = [*ids, self.tokenizer.eos_token_id]
             return Document(np.array(ids, np.int64), np.ones(len(ids), bool))
+        if self.is_preference and self.method == "dpo":
+            return self._joined(self.pair(row))
         messages = conversation_of(record, self.shape)
         if not self.learns_answers:
             ids = self._render(messages)

@@ -1,6 +1,6 @@
 """A run's packed rows as a data set of tensors, and what is known of those that training has not reached yet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ class Rows(IterableDataset[Any]):
         self._states: dict[int, dict[str, Any]] = {run.step: mixer.state()}
         self._spans: dict[int, list[tuple[Span, ...]]] = {}
         self._row = run.step * self.plan.rows_per_step
+        self._names = list(mixer.sources)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         stream = rows_of(self.run.recipe, self.mixer, steered=lambda: self.run.shares_at(self._step))
@@ -28,7 +29,7 @@ class Rows(IterableDataset[Any]):
             self._spans.setdefault(step, []).append(row.spans)
             if self._row % self.plan.rows_per_step == 0:
                 self._states[step] = self.mixer.state()
-            yield tensors(row)
+            yield tensors(row, self._names)
 
     @property
     def _step(self) -> int:
@@ -51,15 +52,19 @@ def total_rows(plan: TrainingPlan) -> int:
     return plan.steps * plan.rows_per_step
 
 
-def tensors(row: PackedRow) -> dict[str, torch.Tensor]:
-    """A row as a model takes it."""
+def tensors(row: PackedRow, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """A row as a model takes it, and `pairs` (P, 5): start, middle, end, number of the source, its row."""
+    pairs = [[pair.start, pair.middle, pair.end, names.index(pair.source), pair.row] for pair in row.pairs]
     return {
         "input_ids": torch.from_numpy(row.tokens),
         "labels": torch.from_numpy(row.labels),
         "position_ids": torch.from_numpy(row.positions),
+        "pairs": torch.tensor(pairs, dtype=torch.int64).view(-1, 5),
     }
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rows of one forward pass."""
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    """Rows of one forward pass; `pairs` (P, 6) say first which row they lie in."""
+    pairs = [torch.nn.functional.pad(row["pairs"], (1, 0), value=at) for at, row in enumerate(rows)]
+    stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "pairs"}
+    return stacked | {"pairs": torch.cat(pairs)}

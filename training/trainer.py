@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from training.adapters import has_adapters, load_adapters, save_merged
 from training.checkpoints import (
     EVENTS,
     LOG,
@@ -68,7 +69,8 @@ class RecipeTrainer(Trainer):
     ) -> Any:
         """This micro batch's part of the step's loss."""
         counts = self.objective.counts([inputs]) if num_items_in_batch is None else num_items_in_batch
-        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        plain: Any = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        head = plain.get_output_embeddings()
         # gradients are averaged over the processes, and the counts are of them all
         return self.objective.loss(model, head, inputs, counts) * self.accelerator.num_processes
 
@@ -82,17 +84,80 @@ class RecipeTrainer(Trainer):
             )
         return norm
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write a model that can be loaded as it is; sharded weights are gathered."""
+        if self.is_fsdp_enabled:
+            state = self.accelerator.get_state_dict(self.model)  # in every process: a collective
+            if self.args.should_save:
+                self._save(output_dir, state)
+        else:
+            super().save_model(output_dir, _internal_call)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if output_dir is not None:
-            Path(output_dir, "training_args.bin").unlink(missing_ok=True)  # a pickle that says what recipe.json says
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        model: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if has_adapters(model):
+            save_merged(model, folder, state_dict)
+        else:
+            model.save_pretrained(folder, state_dict=state_dict)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+
+    def go_on(self, last: Path | None) -> None:
+        """Train from a checkpoint of the run, with the random numbers that it would have drawn; or from the start."""
+        if last is not None:
+            self.add_callback(_RandomState(lambda: self._load_rng_state(str(last))))
+        self.train(resume_from_checkpoint=None if last is None else str(last))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        plain: Any = self.accelerator.unwrap_model(model or self.model, keep_torch_compile=False)
+        if has_adapters(plain) and not self.is_fsdp_enabled:
+            load_adapters(plain, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+class _RandomState(TrainerCallback):
+    """Sets the random state once, before the first step: the Trainer does it too early, before the loader draws."""
+
+    def __init__(self, restore: Callable[[], None]) -> None:
+        self._restore: Callable[[], None] | None = restore
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The first one only."""
+        if self._restore is not None:
+            self._restore()
+        self._restore = None
+
+
+class PullBack(TrainerCallback):
+    """Decay towards the weights of the start: a step takes off learning rate × `strength` of the distance."""
+
+    def __init__(self, model: Any, strength: float) -> None:
+        self.strength = strength
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._start = [p.detach().clone() for p in self._trained]
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+        """Before the optimiser's own step, as AdamW's weight decay is."""
+        rate = optimizer.param_groups[0]["lr"]
+        with torch.no_grad():
+            for now, start in zip(self._trained, self._start, strict=True):
+                now.lerp_(start.to(now.device), rate * self.strength)
 
 
 class Keeper(TrainerCallback):
     """Logs, notes which rows each step saw, asks the hooks, and completes checkpoints."""
 
-    def __init__(self, rows: Rows, hooks: tuple[Hook, ...], on_step: Callable[[Step], None]) -> None:
-        self.run, self.rows, self.hooks, self.tell = rows.run, rows, hooks, on_step
+    def __init__(
+        self,
+        rows: Rows,
+        hooks: tuple[Hook, ...],
+        on_step: Callable[[Step], None],
+        more: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
+        self.run, self.rows, self.hooks, self.tell, self.more = rows.run, rows, hooks, on_step, more
         self._since, self._at = time.perf_counter(), 0
         self._ledger: Ledger | None = None
 
@@ -100,7 +165,7 @@ class Keeper(TrainerCallback):
         """Forget what was noted of steps after the checkpoint: they come again."""
         self._since, self._at = time.perf_counter(), state.global_step
         run = self.run
-        run.model, run.step = model, state.global_step
+        run.model, run.step = getattr(model, "_orig_mod", model), state.global_step
         if state.is_world_process_zero:
             forget_lines_after(run.folder, run.step)
             self._ledger = Ledger(run.folder, self.rows.mixer.sources)
@@ -149,7 +214,7 @@ class Keeper(TrainerCallback):
             tokens_per_second=packed / (now - self._since) if now > self._since else 0.0,
         )
         self._since, self._at = now, step
-        append_line(self.run.folder / LOG, asdict(seen))
+        append_line(self.run.folder / LOG, {**asdict(seen), **self.more()})
         self.tell(seen)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -207,7 +272,15 @@ def training_arguments(recipe: Recipe, plan: TrainingPlan, folder: Path) -> Trai
         dataloader_pin_memory=on_gpu,
         ddp_find_unused_parameters=False,
         accelerator_config={"dispatch_batches": False, "split_batches": False},
+        **(_SHARDED if recipe.shard else {}),
     )
+
+
+_SHARDED: dict[str, Any] = {
+    "fsdp": True,
+    # shards for going on, next to the whole model that save_model writes
+    "fsdp_config": {"version": 2, "reshard_after_forward": True, "state_dict_type": "SHARDED_STATE_DICT"},
+}
 
 
 def _scheduler(

@@ -36,13 +36,13 @@ FEATURES = {
     "eval": ("torch", "transformers", "lm_eval", "datasets", "gguf", "accelerate"),
     "vllm": ("vllm",),
     "openai": ("httpx", "tenacity"),
-    "train": ("trl", "peft"),
+    "train": ("peft", "accelerate"),
     "dashboard": ("streamlit",),
     "scale": ("ray",),
     "postgres": ("psycopg",),
 }
 """Modules that each feature imports."""
-EXTRAS = {"vllm": "vllm", "train": "train", "dashboard": "dashboard", "scale": "scale", "postgres": "scale"}
+EXTRAS = {"vllm": "vllm", "dashboard": "dashboard", "scale": "scale", "postgres": "scale"}
 
 
 @dataclass(frozen=True, kw_only=True)

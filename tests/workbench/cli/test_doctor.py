@@ -68,9 +68,9 @@ def test_a_wrong_data_folder_is_a_fault(tmp_path, monkeypatch):
 
 
 def test_a_feature_names_its_missing_modules_and_the_command_that_brings_them():
-    feature = check_feature("train", ["json", "no_such_module"])
+    feature = check_feature("dashboard", ["json", "no_such_module"])
     assert feature.missing == ("no_such_module",)
-    assert "[train]" in feature.cure
+    assert "[dashboard]" in feature.cure
     assert check_feature("eval", ["json"]).cure == ""
 
 
@@ -80,11 +80,11 @@ def test_without_a_gpu_nobody_is_told_to_install_the_vllm_that_brings_cuda():
 
 
 def test_the_install_command_fits_a_clone_and_an_installed_package(tmp_path, monkeypatch):
-    assert install_command("train", tmp_path) == "pip install 'model-workbench[train]'"
+    assert install_command("scale", tmp_path) == "pip install 'model-workbench[scale]'"
     (tmp_path / "pyproject.toml").touch()
-    assert install_command("train", tmp_path) == f"pip install -c {tmp_path / 'constraints.txt'} -e '{tmp_path}[train]'"
+    assert install_command("scale", tmp_path) == f"pip install -c {tmp_path / 'constraints.txt'} -e '{tmp_path}[scale]'"
     monkeypatch.chdir(tmp_path)
-    assert install_command("train", Path.cwd()) == "pip install -c constraints.txt -e '.[train]'"
+    assert install_command("scale", Path.cwd()) == "pip install -c constraints.txt -e '.[scale]'"
 
 
 def test_the_offline_setting_is_told(monkeypatch):
