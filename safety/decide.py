@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from safety.resolved import RANK, Category, ResolvedPolicy
+from safety.resolved import RANK, Category, ResolvedPolicy, Step
 from workbench.errors import ConfigError, did_you_mean
 from workbench.records import Action, CategoryOutcome, GuardDecision, Judgement, JudgementValue, Surface
 
@@ -73,6 +73,17 @@ def read_judgement(category: Category, judgement: Judgement) -> JudgementValue:
     return "allowed" if judgement.probability < threshold.low else "uncertain"
 
 
+def effective_step(
+    category: Category, value: str, surface: Surface, context: Mapping[str, Any] | None, today: date | None
+) -> Step:
+    """What is done with a value other than allowed; a doubt is never treated more harshly than a certain violation."""
+    violation = category.step("actions", surface, context, today=today)
+    if value == "violates":
+        return violation
+    doubt = category.step(_KINDS[value], surface, context, today=today)
+    return doubt if RANK[doubt.action] <= RANK[violation.action] else violation
+
+
 Reading = tuple[JudgementValue, Judgement | None]
 
 
@@ -115,12 +126,7 @@ def _outcome(
     action: Action = "allow"
     set_by = ""
     if value != "allowed":
-        category = policy.categories[name]
-        step = violation = category.step("actions", surface, context, today=today)
-        if value != "violates":
-            step = category.step(_KINDS[value], surface, context, today=today)
-            # A doubt is never treated more harshly than a certain violation.
-            step = step if RANK[step.action] <= RANK[violation.action] else violation
+        step = effective_step(policy.categories[name], value, surface, context, today)
         action, set_by = step.action, step.set_by
     return CategoryOutcome(
         category=name,

@@ -29,6 +29,7 @@ DEFAULTS = Defaults.model_validate(
         "severity": "medium",
     }
 )
+SHOWN_EXAMPLES = 3
 WORDS = ("title", "expressive", "template", "rewrite")
 """Fields that a child may always replace."""
 
@@ -61,10 +62,13 @@ def merge_categories(layer: Layer, settings: ResolvedPolicy) -> dict[str, Catego
     for one in entries.values():
         _check_conditions(layer, one, settings, merged)
     changed = [name for name in merged if merged[name] is not inherited.get(name)]
+    fresh = {above for name in merged if name not in inherited for above in _above(name) if above in merged}
+    changed += [name for name in fresh if name not in changed]  # what is judged apart from it has changed
     _check_judges(layer, settings, [merged[n] for n in changed], entries)
     stale = layer.file.judges is not None or layer.file.floor is not None
     for name in merged if stale else changed:
-        merged[name] = _settle(layer, merged[name], settings, inherited.get(name))
+        text = rule_text(merged[name], [c for c in merged.values() if c.id.rpartition(".")[0] == name])
+        merged[name] = _settle(layer, replace(merged[name], text=text), settings, inherited.get(name))
     return merged
 
 
@@ -76,6 +80,8 @@ def _entries(layer: Layer) -> Iterator[_Entry]:
             yield one
             yield from walk(entry.children or {}, (*one.key, "children"), (one, *above))
 
+    if "rule" in (layer.file.categories or {}):
+        layer.fault(("categories", "rule"), "this name is taken by `rules`; choose another")
     yield from walk(layer.file.categories or {}, ("categories",), ())
     for place, rule in enumerate(layer.file.rules or ()):
         yield _Entry(id=f"rule.{rule.id}", entry=_rule_entry(rule), key=("rules", place))
@@ -382,6 +388,21 @@ def _settle(layer: Layer, category: Category, settings: ResolvedPolicy, before: 
         }
     category = replace(category, floor=floor, thresholds=thresholds)
     return with_json(replace(category, hash=category_hash(category)))
+
+
+def rule_text(category: Category, children: Sequence[Category]) -> str:
+    """The rule in the words of the policy, for judges; children are judged apart from what they refine."""
+    parts = [
+        f"{category.title}. {category.definition}" if category.title != category.definition else category.definition
+    ]
+    if category.not_this:
+        parts.append(f"Not this: {'; '.join(category.not_this)}.")
+    if children:
+        parts.append(f"Judged apart, so not this: {'; '.join(sorted(child.title for child in children))}.")
+    for name, texts in (("Violates it", category.violates), ("Does not", category.allowed)):
+        if texts:
+            parts.append(f"{name}: {' / '.join(texts[:SHOWN_EXAMPLES])}")
+    return " ".join(parts)
 
 
 def _floor_of(category: Category) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def category_hash(category: Category) -> str:
         "not_this": category.not_this,
         "violates": category.violates,
         "allowed": category.allowed,
+        "text": category.text,  # names what is judged apart
     }
     return _digest(_sorted_json(meaning))
 

@@ -151,6 +151,8 @@ class Category:
     """Files of its own test rows."""
     map: Mapping[str, str] = field(default_factory=dict)
     """Its name in other taxonomies."""
+    text: str = ""
+    """The rule as a judge reads it: what violates it, what does not, and what is judged apart."""
     origin: str = ""
     """`id@version` of the policy that introduced it."""
     is_rule: bool = False

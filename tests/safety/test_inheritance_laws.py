@@ -10,10 +10,11 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from safety.compile import evaluation_plan, runtime_table
 from safety.layer import Layer
 from safety.merge_categories import merge_categories
 from safety.merge_settings import merge_settings
-from safety.policy import ResolvedPolicy, decide, load_policy
+from safety.policy import ResolvedPolicy, decide, is_withheld, load_policy
 from safety.resolved import RANK, Step, follow
 from safety.schema import PolicyFile
 from tests.safety.policy_files import TODAY, child, root
@@ -123,6 +124,23 @@ def test_no_file_loosens_its_parent_without_a_live_waiver_and_none_loosens_a_flo
     assert len(made) == 3 or not blind
     for parent, found in itertools.pairwise(made):
         _check_no_looser(parent, found)
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@given(middle=CATEGORIES, low=CATEGORIES, values=st.lists(st.sampled_from(["violates", "uncertain", "unscorable"])))
+def test_evaluation_and_runtime_decide_alike_under_any_policy(middle: Any, low: Any, values: list[Any]) -> None:
+    files = [root(), child("mid", categories=middle), child("low", "mid@1", categories=low)]
+    policy = resolve(files, blind=True)[-1]
+    for context in CONTEXTS:
+        plan = {one.category: one for one in evaluation_plan(policy, context, today=TODAY).categories}
+        for surface in SURFACES:
+            table = {row.category: row for row in runtime_table(policy, surface, context, today=TODAY)}
+            for name, value in zip(("csae", "hate", "cyber"), values, strict=False):
+                judged = [Judgement(category=name, value=value, judge="m")]
+                found = decide(policy, surface, judged, context, categories=[name], today=TODAY)
+                assert found.action == getattr(table[name], value)
+        for name, row in ((row.category, row) for row in runtime_table(policy, "model_output", context, today=TODAY)):
+            assert (plan[name].expect == "refuse") == is_withheld(row.violates)
 
 
 def _check_no_looser(parent: ResolvedPolicy, found: ResolvedPolicy) -> None:

@@ -1,7 +1,7 @@
 """`workbench policy`: check, show, explain and compare what a business permits and withholds."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -109,6 +109,10 @@ def show(
     context: Annotated[
         list[str] | None, typer.Option(help="Attribute of a request, NAME=VALUE: what is done under it.")
     ] = None,
+    as_: Annotated[
+        Literal["evaluation", "runtime", "prompt", "screen", "labels"] | None,
+        typer.Option("--as", help="Print what is compiled of it for one use, as JSON."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a policy does about each category, on what users ask, models answer and people post.
@@ -116,10 +120,17 @@ def show(
     Examples:
         workbench policy show default
         workbench policy show security-testing --context caller_role=pentester
-        workbench policy show child-directed --json
+        workbench policy show askhistory --as labels
     """
     library = open_library(folder, on)
     found = library.load(policy)
+    if as_ is not None:
+        from safety.compile import compile_view
+
+        print_json(
+            {"policy": found.name, "policy_hash": found.hash, as_: compile_view(found, as_, today=library.today)}
+        )
+        return
     attributes = _context(found, context or [])
     if as_json:
         import json
