@@ -16,14 +16,11 @@ from typing import Any
 
 from workbench.engines.convert import new_folder
 from workbench.errors import CheckpointError
-from workbench.store.checkpoints import weight_files
+from workbench.store.checkpoints import tokenizer_files, weight_files
 
 RECORD = "merge.json"
 """Written into a merged folder: what it was made of."""
-_KEPT = (
-    "config.json", "generation_config.json", "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json",
-    "added_tokens.json", "vocab.*", "merges.txt", "spiece.model", "*.tiktoken", "tekken.json", "chat_template*",
-)  # fmt: skip
+_KEPT = ("config.json", "generation_config.json", "*.safetensors.index.json")
 _OUTPUTS = ("lm_head.weight", "embed_out.weight")
 """The head's matrix, which a model that ties it to the embedding may or may not store."""
 
@@ -192,9 +189,10 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _copy_rest(template: Path, fresh: Path, names: set[str]) -> None:
     """Configuration, tokenizer and index; nothing that belongs to a run (optimiser, state of the mix)."""
-    for file in sorted({file for pattern in _KEPT for file in template.glob(pattern)}):
-        if file.is_file():
-            shutil.copyfile(file, fresh / file.name)
+    for file in [*(file for pattern in _KEPT for file in template.glob(pattern)), *tokenizer_files(template)]:
+        target = fresh / file.relative_to(template)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
     for file in fresh.glob("*.safetensors.index.json"):
         index = json.loads(file.read_text(encoding="utf-8"))
         index["weight_map"] = {name: shard for name, shard in index["weight_map"].items() if name in names}

@@ -131,7 +131,7 @@ def _build_trainer(
         args=arguments,
         train_dataset=rows,
         data_collator=collate,
-        processing_class=run.tokenizer,
+        start=start,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ from training.plan import TrainingPlan
 from training.recipe import Recipe
 from training.stream import Rows
 from workbench.errors import ConfigError, RunError
+from workbench.store.checkpoints import tokenizer_files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,10 +50,11 @@ class Step:
 
 
 class RecipeTrainer(Trainer):
-    """The Trainer, with an objective of ours."""
+    """The Trainer, with an objective of ours. `start`: the folder whose tokenizer comes along, byte for byte."""
 
-    def __init__(self, *, objective: Objective, **options: Any) -> None:
+    def __init__(self, *, objective: Objective, start: Path | None = None, **options: Any) -> None:
         super().__init__(**options)
+        self.start = start
         self.objective = objective
         self.loss_is_scaled_for_ga = True  # by the counts of the whole step
 
@@ -101,8 +104,8 @@ class RecipeTrainer(Trainer):
             save_merged(model, folder, state_dict)
         else:
             model.save_pretrained(folder, state_dict=state_dict)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(folder)
+        if self.start is not None:
+            copy_tokenizer(self.start, folder)  # saved anew it would be other bytes, and no answers would compare
 
     def go_on(self, last: Path | None) -> None:
         """Train from a checkpoint of the run, with the random numbers that it would have drawn; or from the start."""
@@ -228,6 +231,14 @@ class Keeper(TrainerCallback):
             remove_old(run.folder, keep=run.recipe.keep, always={plan.anneal_step, plan.steps, *asked})
         for hook in self.hooks:
             hook.on_save(run, target)
+
+
+def copy_tokenizer(start: Path, folder: Path) -> None:
+    """The files that a tokenizer's digest is of."""
+    for file in tokenizer_files(start):
+        target = folder / file.relative_to(start)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
 
 
 def training_arguments(recipe: Recipe, plan: TrainingPlan, folder: Path) -> TrainingArguments:

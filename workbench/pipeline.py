@@ -23,6 +23,8 @@ from workbench.evaluation import (
     with_other_tiling,
 )
 from workbench.frontier import merge, merge_frontier
+from workbench.mixplan import plan_mix
+from workbench.progress import find_run, list_runs, read_curves
 from workbench.records import Checkpoint, Comparison, Decision, Flip, Report
 from workbench.references import (
     find_noise_report,
@@ -31,6 +33,7 @@ from workbench.references import (
     open_project,
     resolve_checkpoint,
 )
+from workbench.runs import prepare_run
 
 if TYPE_CHECKING:
     from benchmarks.compare import Question
@@ -56,12 +59,17 @@ __all__ = [
     "evaluate_many",
     "find_flips",
     "find_reasons",
+    "find_run",
     "gate",
     "include_folders",
+    "list_runs",
     "merge",
     "merge_frontier",
     "open_project",
     "plan_evaluation",
+    "plan_mix",
+    "prepare_run",
+    "read_curves",
     "resolve_checkpoint",
     "select_best",
     "train",

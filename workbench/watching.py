@@ -13,7 +13,7 @@ import numpy as np
 from workbench.errors import TaskError
 
 if TYPE_CHECKING:
-    from benchmarks.runner import Outcome, Plan
+    from benchmarks.runner import Entry, Outcome
     from training.control import Control, Measured
     from training.recipe import Recipe
     from workbench.store import Project
@@ -40,6 +40,9 @@ def build_measure(
         include_path=folders,
         data=data_folder(project.config, root=project.root),
     )
+    watched = tuple(entry for entry in plan.entries if entry.card.required or entry.name in control.tasks)
+    if not watched:
+        raise TaskError("control: none of the watched tasks is required; name tasks that are")
     suites = _suites_of(control.suites, folders)
     lms: dict[int, Any] = {}
 
@@ -47,7 +50,7 @@ def build_measure(
         if id(model) not in lms:
             lms.clear()
             lms[id(model)] = _live(model, tokenizer, batch_tokens)
-        return _measured(plan, run_plan(lms[id(model)], plan), suites)
+        return _measured(watched, run_plan(lms[id(model)], plan), suites)
 
     return measure
 
@@ -79,13 +82,15 @@ def _live(model: Any, tokenizer: Any, batch_tokens: int | None) -> Any:
     return EngineLM(engine, fingerprint="in training", tokenizer_digest="")
 
 
-def _measured(plan: "Plan", outcome: "Outcome", suites: Mapping[str, Sequence[str]]) -> "dict[str, Measured]":
+def _measured(
+    watched: "Sequence[Entry]", outcome: "Outcome", suites: Mapping[str, Sequence[str]]
+) -> "dict[str, Measured]":
     from training.control import Measured
 
     found: dict[str, Measured] = {}
-    for entry, result in zip(plan.entries, outcome.results, strict=True):
-        if not result.required:
-            continue
+    results = {result.task: result for result in outcome.results}
+    for entry in watched:
+        result = results[entry.name]
         items = [item for item in outcome.items if item.task in entry.leaves]
         values = np.array([item.metrics.get(result.metric, np.nan) for item in items])
         if np.isnan(values).any():
@@ -102,8 +107,6 @@ def _measured(plan: "Plan", outcome: "Outcome", suites: Mapping[str, Sequence[st
             groups=groups if len(set(groups)) < len(groups) else (),
             keys=(*suites.get(entry.name, ()), result.role),
         )
-    if not found:
-        raise TaskError("control: none of the watched tasks is required; name tasks that are")
     return found
 
 

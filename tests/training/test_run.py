@@ -113,6 +113,14 @@ def test_the_stage_entry_checkpoint_and_the_last_one_can_be_loaded_and_evaluated
         assert torch.isfinite(model(ids).logits).all()
 
 
+def test_the_tokenizer_comes_along_byte_for_byte(home: Path, whole: Any) -> None:
+    """Saved anew it would have another digest, and nothing could be compared with the start."""
+    from workbench.store.checkpoints import resolve
+
+    made, _, _ = whole
+    assert resolve(made.last).tokenizer == resolve(home / "tiny").tokenizer
+
+
 def test_every_step_says_which_documents_it_saw(whole: Any) -> None:
     made, plan, _ = whole
     packed = sorted({(seen.step, seen.packed) for seen in seen_rows(made.folder)})

@@ -39,11 +39,13 @@ def command(
     from workbench.cli.gate import EXIT_CODES
     from workbench.cli.projects import find_project
     from workbench.pipeline import train
-    from workbench.runs import prepare_run
+    from workbench.runs import build_hooks, prepare_run
 
     home = find_project(project, create=True)
     if dry_run:
-        _print_plan(prepare_run(recipe, home, set_ or []), as_json)
+        prepared = prepare_run(recipe, home, set_ or [])
+        build_hooks(prepared, home)  # what it would watch is checked too
+        _print_plan(prepared, as_json)
         return
     talk = _Talk()
     try:

@@ -112,6 +112,11 @@ def weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder}: no weights (*.safetensors); {_inside(folder)}")
 
 
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files that make up the tokenizer in a model's folder: what its digest is of."""
+    return _matching(folder, _TOKENIZER_FILES)
+
+
 def hub_folder(identifier: str, *, revision: str | None = None) -> Path:
     """The snapshot folder of a hub model, downloaded unless it is there; HF_HUB_OFFLINE is honoured.
 
@@ -163,7 +168,7 @@ def _folder(folder: Path, *, kind: str, source: str, name: str) -> Checkpoint:
         source=source,
         kind="hub" if kind == "hub" else "folder",
         fingerprint=digest_files(weights, framing="bytes", check=check),
-        tokenizer=digest_files(_matching(folder, _TOKENIZER_FILES), framing="named"),
+        tokenizer=digest_files(tokenizer_files(folder), framing="named"),
     )
 
 
