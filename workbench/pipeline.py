@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from benchmarks.cost import TaskCost
     from benchmarks.side import Side
     from benchmarks.why import Reasons
+    from safety.resolved import ResolvedPolicy
     from training.control import Judged
     from training.run import Step
-    from workbench.gate import Gate
+    from workbench.gate import Check, Gate
     from workbench.overrides import Override
     from workbench.runs import PreparedRun, TrainedRun
     from workbench.store import Project, Store
@@ -279,22 +280,60 @@ def gate(
     baseline: str | None = None,
     rules: "Gate | str | Path | None" = None,
     overrides: Sequence["Override"] = (),
+    policy: "ResolvedPolicy | None" = None,
     part: Part = "all",
     seed: int = 0,
 ) -> Gated:
     """Decide whether a checkpoint may ship, by its recorded report; the decision is recorded too.
 
+    `policy`: its gates are held against the newest assessment under it, and all must pass besides the evaluation's.
     `rules`: a gate or its file; None asks what the suites ask: every task kept. `overrides` must be signed for this
     report (`workbench.overrides`); what was signed is kept with the decision. `part`: `certify` for a checkpoint that
     was chosen on the other half of the items.
     """
-    from benchmarks.suite import list_tasks, rules_of
-    from workbench.gate import decide, default_gate, evidence_of, expand_rules, load_gate
+    from workbench.gate import decide, evidence_of
+    from workbench.policy_gate import policy_side
     from workbench.runs import training_rule
 
     project = open_project(project)
     store = project.store
     report = store.report(candidate)
+    about_policy = policy_side(store, report, policy) if policy is not None else None
+    checks, comparison, base = [], None, None
+    if about_policy is None or about_policy.evaluation is not None:
+        report = about_policy.evaluation or report if about_policy else report
+        checks, comparison, base = _evaluation_side(project, report, baseline, rules, part=part, seed=seed)
+    digests = {one.id: store.items_digest(one.id) for one in (report, base) if one is not None}
+    evidence = evidence_of(report, comparison, items=digests, baseline=base)
+    for one in overrides:
+        evidence |= {f"override of {one.rule}": one.statement, f"signature of {one.rule}": one.signature}
+    told = {one.rule: one.told for one in overrides}
+    inside = training_rule(store, report.checkpoint)
+    more = [inside] if inside is not None else []
+    if about_policy is not None:
+        more += about_policy.rules
+        evidence |= about_policy.evidence
+    decision = decide(checks, report=report, comparison=comparison, evidence=evidence, overrides=told, more=more)
+    parents = [comparison.id] if comparison else [report.id]
+    document = replace(decision, id="", created_at="")
+    found = store.add_decision(_plain(document), verdict=decision.outcome, made_from=parents)
+    return Gated(decision=replace(decision, id=found, created_at=_now()), report=report, comparison=comparison)
+
+
+def _evaluation_side(
+    project: "Project",
+    report: Report,
+    baseline: str | None,
+    rules: "Gate | str | Path | None",
+    *,
+    part: Part,
+    seed: int,
+) -> "tuple[list[Check], Comparison | None, Report | None]":
+    """The rules on an evaluation, the comparison with the baseline that they ask for, and the baseline's report."""
+    from benchmarks.suite import list_tasks, rules_of
+    from workbench.gate import default_gate, expand_rules, load_gate
+
+    store = project.store
     where = "gate" if rules is None or not isinstance(rules, str | Path) else str(rules)
     asked = load_gate(rules) if isinstance(rules, str | Path) else rules
     named = baseline or (asked.baseline if asked else None) or project.config.baseline
@@ -309,18 +348,7 @@ def gate(
         questions = [_question(check) for check in checks if check.matched and not check.rule.is_limit]
         unique = list(dict.fromkeys(questions))
         comparison = _compare_recorded(store, base, report, unique, alpha=asked.alpha, part=part, seed=seed)
-    digests = {one.id: store.items_digest(one.id) for one in (report, base) if one is not None}
-    evidence = evidence_of(report, comparison, items=digests, baseline=base)
-    for one in overrides:
-        evidence |= {f"override of {one.rule}": one.statement, f"signature of {one.rule}": one.signature}
-    told = {one.rule: one.told for one in overrides}
-    inside = training_rule(store, report.checkpoint)
-    more = [inside] if inside is not None else []
-    decision = decide(checks, report=report, comparison=comparison, evidence=evidence, overrides=told, more=more)
-    parents = [comparison.id] if comparison else [report.id]
-    document = replace(decision, id="", created_at="")
-    found = store.add_decision(_plain(document), verdict=decision.outcome, made_from=parents)
-    return Gated(decision=replace(decision, id=found, created_at=_now()), report=report, comparison=comparison)
+    return checks, comparison, base
 
 
 def train(

@@ -25,6 +25,9 @@ def command(
     rules: Annotated[
         Path | None, typer.Option(help="Gate file (default: every task of the suites kept, as they say).")
     ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Policy (file or id) whose gates its assessment has to pass as well.")
+    ] = None,
     init: Annotated[
         bool, typer.Option("--init", help="Draft a gate file from this report, print it, and decide nothing.")
     ] = False,
@@ -49,9 +52,10 @@ def command(
     Examples:
         workbench gate runs/shop/checkpoint-300 --baseline smollm2
         workbench gate latest --rules release.yaml --junit gate.xml --markdown gate.md
-        workbench gate smollm2 --init
+        workbench gate latest --baseline smollm2 --policy security-testing
     """
     from workbench.cli.documents import write_documents
+    from workbench.cli.policies import open_library
     from workbench.cli.projects import find_project
     from workbench.pipeline import find_flips, gate
 
@@ -60,7 +64,8 @@ def command(
         _print_draft(home, candidate)
         return
     signed = _sign(home, candidate, override or [], reason, sign_key)
-    found = gate(candidate, project=home, baseline=baseline, rules=rules, overrides=signed)
+    resolved = open_library(None, None).load(policy) if policy is not None else None
+    found = gate(candidate, project=home, baseline=baseline, rules=rules, overrides=signed, policy=resolved)
     changed = find_flips(found.comparison, project=home) if found.comparison and (markdown or html) else []
     if as_json:
         print_json({"decision": found.decision, "comparison": found.comparison})

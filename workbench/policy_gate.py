@@ -1,0 +1,68 @@
+"""What a policy says of a recorded checkpoint: its newest assessment under this very policy, held against its gates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from workbench.records import Report, RuleResult
+
+if TYPE_CHECKING:
+    from safety.resolved import ResolvedPolicy
+    from workbench.store import Store
+
+POLICY_HASH = "policy_hash"
+"""In `Report.settings` of an assessment."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicySide:
+    """The part of a decision that is about a policy."""
+
+    evaluation: Report | None
+    """The newest report that is no assessment; None: the checkpoint was not evaluated."""
+    rules: tuple[RuleResult, ...]
+    evidence: Mapping[str, str]
+
+
+def is_assessment(report: Report) -> bool:
+    """Whether a report comes from an assessment under a policy."""
+    return POLICY_HASH in report.settings
+
+
+def policy_side(store: "Store", named: Report, policy: "ResolvedPolicy") -> PolicySide:
+    """The policy's rules on the newest assessment of a checkpoint; `named` itself where it is one under this policy.
+
+    An assessment under another version of the policy is none: it holds, and says which command makes a new one.
+    """
+    own = [named, *store.reports(checkpoint=named.checkpoint.fingerprint)]
+    evaluation = next((report for report in own if not is_assessment(report)), None)
+    assessed = [report for report in own if is_assessment(report)]
+    found = next((report for report in assessed if report.settings[POLICY_HASH] == policy.hash), None)
+    evidence = {"policy": policy.name, "policy hash": policy.hash}
+    if found is None:
+        rules = [_not_assessed(named, policy, assessed)]
+    else:
+        from safety.gating import policy_rules
+
+        today = datetime.now(UTC).date()
+        context = found.settings.get("context") or None
+        rules = policy_rules(policy, store.items(found.id), context=context, today=today)
+        evidence |= {"assessment": found.id, "assessment items": store.items_digest(found.id) or ""}
+    if evaluation is None:
+        rules.append(_not_evaluated(named))
+    return PolicySide(evaluation=evaluation, rules=tuple(rules), evidence=evidence)
+
+
+def _not_assessed(named: Report, policy: "ResolvedPolicy", others: list[Report]) -> RuleResult:
+    other = (
+        f"only under {others[0].settings.get('policy')} {str(others[0].settings[POLICY_HASH])[:12]}" if others else ""
+    )
+    step = f"run workbench assess {named.checkpoint.name} --policy {policy.id}"
+    reason = f"not assessed under {policy.name} {policy.hash[:12]}{f', {other}' if other else ''}; {step}"
+    return RuleResult(rule="policy: assessed", outcome="hold", required=True, reason=reason, task="policy")
+
+
+def _not_evaluated(named: Report) -> RuleResult:
+    reason = f"nobody measured what it can do and what it forgot; run workbench eval {named.checkpoint.name}"
+    return RuleResult(rule="evaluation", outcome="hold", required=True, reason=reason, task="evaluation")
