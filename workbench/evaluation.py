@@ -183,17 +183,6 @@ def _build_report(
     checkpoint: Checkpoint, lm: "EngineLM", results: Any, request: EvaluationRequest, *, seconds: float
 ) -> Report:
     usage = lm.usage
-    timing = {
-        "seconds": seconds,
-        "compute_seconds": usage.seconds,
-        "prompt_tokens": float(usage.prompt_tokens),
-        "new_tokens": float(usage.new_tokens),
-        "naive_tokens": float(usage.naive_tokens),
-        "requests_computed": float(lm.computed),
-        "requests_reused": float(lm.reused),
-    }
-    if usage.limit_seconds:
-        timing["limit_seconds"] = usage.limit_seconds
     return Report(
         id="",
         checkpoint=checkpoint,
@@ -215,8 +204,25 @@ def _build_report(
         },
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=describe_environment() | ({"notes": "; ".join(usage.notes)} if usage.notes else {}),
-        timing=timing,
+        timing=timing_of(lm, seconds),
     )
+
+
+def timing_of(lm: "EngineLM", seconds: float) -> dict[str, float]:
+    """What a run cost, for its report."""
+    usage = lm.usage
+    timing = {
+        "seconds": seconds,
+        "compute_seconds": usage.seconds,
+        "prompt_tokens": float(usage.prompt_tokens),
+        "new_tokens": float(usage.new_tokens),
+        "naive_tokens": float(usage.naive_tokens),
+        "requests_computed": float(lm.computed),
+        "requests_reused": float(lm.reused),
+    }
+    if usage.limit_seconds:
+        timing["limit_seconds"] = usage.limit_seconds
+    return timing
 
 
 def _with_id(report: Report, items: Sequence[ItemScore]) -> Report:

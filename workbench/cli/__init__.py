@@ -26,6 +26,15 @@ COMMANDS = {
         },
     ),
     "eval": Command("workbench.cli.eval:command", "Evaluate checkpoints on suites and tasks, with error bars."),
+    "assess": Command("workbench.cli.assess:command", "Assess checkpoints under a policy: both kinds of error."),
+    "judge": Group(
+        "Train judges from people's labels, and measure how far they agree.",
+        {
+            "ls": Command("workbench.cli.judge:ls", "List shipped judges with their measured agreement."),
+            "train": Command("workbench.cli.judge:train", "Train a judge from people's labels."),
+            "audit": Command("workbench.cli.judge:audit", "Measure a judge against people's labels."),
+        },
+    ),
     "import": Command("workbench.cli.import_:command", "Import runs of lm-eval and Inspect as reports."),
     "plan": Command("workbench.cli.plan:command", "Say before a run what it can certify, and in which time."),
     "compare": Command("workbench.cli.compare:command", "Say what candidates kept, gained and forgot."),

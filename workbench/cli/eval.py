@@ -139,7 +139,7 @@ def command(
         _print_costs(plan_evaluation(named, project=home, request=request, baseline=base), as_json)
         return
     write_unfinished(home.root, named, base, request)
-    talk = _Talk()
+    talk = Talk()
     try:
         with talk:
             evaluation = evaluate_many(
@@ -162,7 +162,7 @@ def _engine_options(model_args: str | None) -> dict[str, Any]:
     return apply_overrides({}, [part for part in (model_args or "").split(",") if part.strip()])
 
 
-class _Talk:
+class Talk:
     """Progress and notes on stderr while a run goes on."""
 
     def __init__(self) -> None:
@@ -170,22 +170,25 @@ class _Talk:
         self._doing: tuple[str, str] | None = None
         self._last: ProgressReport | None = None
 
-    def __enter__(self) -> "_Talk":
+    def __enter__(self) -> "Talk":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._close()
 
     def listener(self) -> Any:
+        """Who the pipeline tells how it goes."""
         from workbench.pipeline import Listener
 
         return Listener(on_loaded=self.loaded, on_progress=self.progress, on_note=self.note)
 
     def loaded(self, checkpoint: "Checkpoint", engine: "Engine", seconds: float) -> None:
+        """A model is ready."""
         self._close()
         say(f"{checkpoint.name}: loaded in {seconds:.1f} s ({engine.scorer})")
 
     def progress(self, checkpoint: "Checkpoint", report: "ProgressReport") -> None:
+        """So much of a phase is done."""
         doing = (checkpoint.fingerprint, report.phase)
         if doing != self._doing:
             self._close()
@@ -199,10 +202,12 @@ class _Talk:
         self._last = report
 
     def note(self, text: str) -> None:
+        """Something that a reader must know."""
         self._close()
         say(f"note: {text}")
 
     def kept(self) -> str:
+        """What an interrupted run keeps, in words."""
         if self._last is None:
             return "nothing was computed yet"
         return f"{self._last.done:,} of {self._last.total:,} items of this part are done, and every answer is kept"

@@ -71,7 +71,7 @@ class _Talk:
     """Progress of training, then of the evaluation."""
 
     def __init__(self) -> None:
-        from workbench.cli.eval import _Talk as EvalTalk
+        from workbench.cli.eval import Talk as EvalTalk
 
         self._bar: Progress | None = None
         self._watched = ""

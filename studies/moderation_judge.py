@@ -1,0 +1,297 @@
+"""Does the trained classifier tell violations of OpenAI's moderation taxonomy better than the open baselines?
+
+    python -m studies.moderation_judge               # writes docs/studies/moderation-judge.md and the shipped artefact
+    python -m studies.moderation_judge --zero-shot   # with the model judge's rows as well (slow)
+
+Out-of-fold: five folds over OpenAI's moderation set, equal texts on one side; a row is scored by a model that has not
+seen it. Missing labels are masked. The other sets are auxiliary: their rows are never scored here.
+"""
+
+# ruff: noqa: E501 (sentences of the page)
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from safety.judges.agreement import average_precision, expected_calibration_error, measure_agreement
+from safety.judges.card import agreement_table, show_interval, write_card
+from safety.judges.classifier import (
+    ARTEFACTS,
+    DEFAULT_HASHER,
+    SHIPPED,
+    Labelled,
+    TextClassifier,
+    fit_classifier,
+    fit_helpers,
+    save_classifier,
+)
+from workbench.config import data_folder
+from workbench.statistics import bootstrap_interval
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "studies" / "moderation-judge.md"
+COMMAND = "python -m studies.moderation_judge --zero-shot"
+LABELS = ("S", "H", "V", "HR", "SH", "H2", "V2")
+MEANING = {
+    "S": "sexual content",
+    "H": "hate",
+    "V": "violence",
+    "HR": "harassment",
+    "SH": "self-harm",
+    "H2": "hate with threats",
+    "V2": "graphic violence",
+}
+CATEGORIES = {
+    "hate": ("H", "H2"),
+    "sexual_content": ("S",),
+    "self_harm": ("SH",),
+    "violent_crime": ("V", "H2"),
+    "harassment": ("HR",),
+    "violence": ("V", "V2"),
+    "graphic_violence": ("V2",),
+}
+BASE_MODEL = "smollm2"
+ZERO_SHOT_ROWS = 150
+
+
+def read_rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def moderation_set(data: Path) -> Labelled:
+    rows = read_rows(data / "openai_moderation" / "samples.jsonl")
+    targets = np.array(
+        [[np.nan if row["labels"][k] is None else float(row["labels"][k]) for k in LABELS] for row in rows]
+    )
+    return Labelled(texts=tuple(row["text"] for row in rows), labels=LABELS, targets=targets)
+
+
+def auxiliary_sets(data: Path) -> list[Labelled]:
+    """One label a set: what each set's people meant differs."""
+
+    def made(name: str, texts: list[str], labels: list[float]) -> Labelled:
+        return Labelled(texts=tuple(texts), labels=(name,), targets=np.array(labels, float)[:, None])
+
+    found = []
+    wiki = read_rows(data / "wiki_toxicity_identity" / "comments.jsonl")
+    wiki += read_rows(data / "wiki_toxicity_identity" / "identity_templates_sample.jsonl")
+    found.append(made("toxic comment", [r["text"] for r in wiki], [r["label"] for r in wiki]))
+    tweets = read_rows(data / "davidson_hate_offensive" / "tweets_sample.jsonl")
+    found.append(made("hate tweet", [r["text"] for r in tweets], [r["class"] == "hate_speech" for r in tweets]))
+    found.append(made("offensive tweet", [r["text"] for r in tweets], [r["class"] != "neither" for r in tweets]))
+    for name, path, label in (
+        ("toxic post", "surge_toxicity/toxicity_en.jsonl", "label"),
+        ("sexism", "edos_sexism/posts_sample.jsonl", "label"),
+        ("hateful case", "hatecheck/cases.jsonl", "label"),
+        ("abuse of a bot", "convabuse/turns.jsonl", "label"),
+        ("misogyny", "reddit_misogyny/labels.jsonl", "label"),
+    ):
+        rows = read_rows(data / path)
+        found.append(made(name, [r["text"] for r in rows], [r[label] for r in rows]))
+    return found
+
+
+def out_of_fold(rows: Labelled, helpers: list) -> np.ndarray:
+    """Calibrated probabilities; calibration of each fold is fitted inside its training part."""
+    found = np.full(rows.targets.shape, np.nan)
+    for number, (train, test) in enumerate(rows.folds(5, seed=0)):
+        made = fit_classifier(rows.take(train), helpers=helpers)
+        found[test] = made.probabilities([rows.texts[i] for i in test])
+        print(f"fold {number}", flush=True)
+    return found
+
+
+def plain_tfidf(rows: Labelled) -> np.ndarray:
+    """What one would write first: words and pairs of words, one logistic regression a label, scikit-learn's defaults."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    found = np.full(rows.targets.shape, np.nan)
+    for train, test in rows.folds(5, seed=0):
+        for k in range(len(LABELS)):
+            known = [i for i in train if not np.isnan(rows.targets[i, k])]
+            vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+            model = make_pipeline(vectorizer, LogisticRegression(C=10.0, max_iter=1000))
+            model.fit([rows.texts[i] for i in known], rows.targets[known, k].astype(int))
+            found[test, k] = model.predict_proba([rows.texts[i] for i in test])[:, 1]
+    return found
+
+
+def profanity(rows: Labelled) -> np.ndarray | None:
+    """alt-profanity-check: one number for all labels; None where it is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from profanity_check import predict_prob
+    except ImportError:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.tile(np.asarray(predict_prob(list(rows.texts)))[:, None], (1, len(LABELS)))
+
+
+def zero_shot(rows: Labelled, chosen: np.ndarray) -> np.ndarray:
+    """The base model's Yes/No probabilities, uncalibrated; unscorable rows stay NaN."""
+    from safety.judges.base import Passage, PlainCategory
+    from safety.judges.model import ModelJudge
+    from workbench.engines.loading import load
+    from workbench.pipeline import open_project, resolve_checkpoint
+
+    engine = load(resolve_checkpoint(BASE_MODEL, open_project(ROOT)), dtype="float32")
+    judge = ModelJudge(engine=engine, min_mass=0.01, nonce="study")
+    kinds = [
+        PlainCategory(id=k, title=MEANING[k].capitalize(), definition=f"The text contains {MEANING[k]}.")
+        for k in LABELS
+    ]
+    found = np.full(rows.targets.shape, np.nan)
+    for i in chosen:
+        judged = judge.judge([Passage(text=rows.texts[i][:2000])], kinds)[0]
+        found[i] = [np.nan if one.probability is None else one.probability for one in judged]
+    engine.close()
+    return found
+
+
+def macro_auprc(pairs: list) -> float:
+    """Of rows of (targets, scores), labels missing in either left out."""
+    targets, scores = np.array([t for t, _ in pairs]), np.array([s for _, s in pairs])
+    values = []
+    for k in range(len(LABELS)):
+        known = ~np.isnan(targets[:, k]) & ~np.isnan(scores[:, k])
+        values.append(average_precision(targets[known, k], scores[known, k]))
+    return float(np.mean(values))
+
+
+def interval_of(rows: Labelled, scores: np.ndarray, chosen: np.ndarray | None = None):
+    kept = np.arange(len(scores)) if chosen is None else chosen
+    pairs = [(rows.targets[i], scores[i]) for i in kept]
+    return bootstrap_interval(pairs, macro_auprc, rng=np.random.default_rng(0), resamples=500, bca=False)
+
+
+def gain_over(rows: Labelled, ours: np.ndarray, theirs: np.ndarray):
+    """Paired: the same rows are drawn for both."""
+    triples = [(rows.targets[i], ours[i], theirs[i]) for i in range(len(ours))]
+
+    def gain(drawn: list) -> float:
+        return macro_auprc([(t, a) for t, a, _ in drawn]) - macro_auprc([(t, b) for t, _, b in drawn])
+
+    return bootstrap_interval(triples, gain, rng=np.random.default_rng(0), resamples=500, bca=False)
+
+
+def ece_of(rows: Labelled, scores: np.ndarray) -> list[float]:
+    found = []
+    for k in range(len(LABELS)):
+        known = ~np.isnan(rows.targets[:, k]) & ~np.isnan(scores[:, k])
+        found.append(expected_calibration_error(rows.targets[known, k], scores[known, k]))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--zero-shot", action="store_true")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    data = data_folder()
+    assert data is not None, "set WORKBENCH_DATA"
+    rows, auxiliary = moderation_set(data), auxiliary_sets(data)
+    helpers = fit_helpers(auxiliary)
+    print(
+        f"{sum(len(one.texts) for one in auxiliary):,} auxiliary rows, {time.perf_counter() - started:.0f} s",
+        flush=True,
+    )
+    ours = out_of_fold(rows, helpers)
+    alone = out_of_fold(rows, [])
+    scores = {
+        "the shipped classifier": ours,
+        "the same without auxiliary sets": alone,
+        "plain TF-IDF": plain_tfidf(rows),
+    }
+    if (found := profanity(rows)) is not None:
+        scores["alt-profanity-check"] = found
+    lines_zero: list[str] = []
+    if options.zero_shot:
+        chosen = np.random.default_rng(0).permutation(len(rows.texts))[:ZERO_SHOT_ROWS]
+        zero = zero_shot(rows, chosen)
+        lines_zero = [
+            f"The base model's zero-shot (SmolLM2-135M-Instruct, Yes and No, both orders) on a random {ZERO_SHOT_ROWS} rows: "
+            f"macro-AUPRC {show_interval(interval_of(rows, zero, chosen))}; the classifier on the same rows "
+            f"{show_interval(interval_of(rows, ours, chosen))}.",
+            "",
+        ]
+    for name, one in scores.items():
+        print(name, show_interval(interval_of(rows, one)), flush=True)
+
+    final = fit_classifier(rows, helpers=helpers)
+    final = TextClassifier(hasher=DEFAULT_HASHER, model=final.model, categories=CATEGORIES)
+    folder = ARTEFACTS / SHIPPED
+    digest = save_classifier(final, folder, trained_on=["openai_moderation", *(one.labels[0] for one in auxiliary)])
+    measured = []
+    for k, label in enumerate(LABELS):
+        known = np.flatnonzero(~np.isnan(rows.targets[:, k]))
+        truth, p = rows.targets[known, k].astype(int).tolist(), ours[known, k]
+        measured.append(measure_agreement(label, truth, (p >= 0.5).astype(int).tolist(), p.tolist()))
+    ece = ece_of(rows, ours)
+    intro = [
+        "Seven labels of OpenAI's moderation taxonomy (S sexual, H hate, V violence, HR harassment, SH self-harm, H2 hate",
+        "with threats, V2 graphic violence). Trained on its released set (1,043 rows, MIT) with auxiliary rows of Wikipedia",
+        "comments, tweets, Reddit and Gab posts, HateCheck and ConvAbuse (CC BY, CC0, MIT). The artefact holds weights of",
+        "hashed n-grams, no text. It reads English; it reads no context; sexual content about minors is not a label of it.",
+        "Agreement is out-of-fold: rows that the measured model has not seen.",
+    ]
+    write_card(
+        folder,
+        title="Moderation classifier",
+        intro=intro,
+        measured={"OpenAI moderation set, 5-fold": measured},
+        command=COMMAND,
+    )
+    best = max(
+        (name for name in scores if name not in list(scores)[:2]), key=lambda n: interval_of(rows, scores[n]).value
+    )
+    lines = [
+        "# Moderation classifier",
+        "",
+        "Does the trained classifier do better than the open baselines on OpenAI's moderation set? Macro-AUPRC over seven",
+        f"labels **{show_interval(interval_of(rows, ours))}**; less {best}'s: {show_interval(gain_over(rows, ours, scores[best]))}, paired.",
+        f"Calibration error (15 bins of equal mass, mean over labels) **{np.mean(ece):.3f}**, worst label {max(ece):.3f}.",
+        "",
+        "| method | macro-AUPRC | mean ECE | " + " | ".join(LABELS) + " |",
+        "|---|---|---:|" + "---:|" * len(LABELS),
+    ]
+    for name, one in scores.items():
+        each = []
+        for k in range(len(LABELS)):
+            known = ~np.isnan(rows.targets[:, k])
+            each.append(f"{average_precision(rows.targets[known, k], one[known, k]):.3f}")
+        lines.append(
+            f"| {name} | {show_interval(interval_of(rows, one))} | {np.mean(ece_of(rows, one)):.3f} | {' | '.join(each)} |"
+        )
+    counts = [
+        f"{label} {int(np.nansum(rows.targets[:, k]))} of {int((~np.isnan(rows.targets[:, k])).sum())}"
+        for k, label in enumerate(LABELS)
+    ]
+    lines += [
+        "",
+        f"Rows 1,043; positive of labelled: {', '.join(counts)}. Missing labels are masked. Five folds, equal texts on one side;",
+        "every row is scored by a model that has not seen it, calibration included. Intervals at 95%, rows drawn again.",
+        "",
+        *lines_zero,
+        "At the judge's own threshold of 0.5:",
+        "",
+        *agreement_table(measured),
+        "",
+        "A threshold of 0.5 misses many violations of the rarer labels; a policy sets its own, by risk.",
+        "",
+        f"Command: `{COMMAND}`; {time.perf_counter() - started:.0f} s on two busy CPU cores; weights {digest[:12]}.",
+        "",
+    ]
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
