@@ -22,6 +22,8 @@ from workbench.errors import ConfigError, did_you_mean
 
 FOLDER = Path(__file__).parent / "policies"
 MAX_DEPTH = 16
+KEPT = 20_000
+"""Resolved policies that a library keeps in memory, parents always: about 25 KiB each."""
 
 
 def shipped_policies() -> dict[str, Path]:
@@ -47,10 +49,12 @@ def load_policy(
 class PolicyLibrary:
     """Policies by path or id; parents are read and resolved once, so many communities of one platform are cheap."""
 
-    def __init__(self, folders: Iterable[str | Path] = (), *, today: date | None = None) -> None:
+    def __init__(self, folders: Iterable[str | Path] = (), *, today: date | None = None, keep: int = KEPT) -> None:
         self.folders = [Path(folder) for folder in folders]
+        self.keep = keep
         self.today = today or datetime.now(UTC).date()
         self._resolved: dict[Path, ResolvedPolicy] = {}
+        self._parents: set[Path] = set()
 
     def load(self, reference: str | Path) -> ResolvedPolicy:
         """See `load_policy`."""
@@ -83,7 +87,12 @@ class PolicyLibrary:
         if key not in self._resolved:
             file, lines = read_policy_file(path)
             parent = self._parent(path, file, lines, (*below, key))
-            self._resolved[key] = extend(parent, file, path=path, lines=lines, today=self.today)
+            found = extend(parent, file, path=path, lines=lines, today=self.today)
+            if len(self._resolved) >= self.keep:  # the oldest that is no parent of anything read since
+                self._resolved.pop(next((old for old in self._resolved if old not in self._parents), key), None)
+            self._resolved[key] = found
+        if below:
+            self._parents.add(key)
         return self._resolved[key]
 
     def _parent(
