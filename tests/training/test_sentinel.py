@@ -201,3 +201,26 @@ def test_without_what_was_measured_of_the_start_a_run_does_not_go_on(home: Path)
 
 def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
+
+
+def test_adapters_are_watched_as_the_model_that_they_are_merged_into(home: Path) -> None:  # noqa: F811
+    from transformers import AutoModelForCausalLM
+
+    asked = control(on_forgetting="warn", kl_every=2)
+    recipe = make_recipe(control=asked.model_dump(), tokens=2000, lora={"rank": 4}, save_every=2, keep=9)
+    tokenizer, opened, plan = open_all(recipe, home)
+    retained, means = Retained(home / "tiny"), []
+
+    def measure(model: Any) -> Mapping[str, Measured]:
+        found = retained(model)
+        means.append(float(found["retained"].values.mean()))
+        return found
+
+    hooks = [Sentinel(asked, measure, task_rows=task_rows(recipe, opened, tokenizer.eos_token_id))]
+    folder = home / "adapters"
+    train(recipe, opened, plan, start=home / "tiny", tokenizer=tokenizer, folder=folder, hooks=hooks)
+    merged = AutoModelForCausalLM.from_pretrained(folder / "checkpoint-2", dtype=torch.float32)
+    with torch.no_grad():
+        assert means[1] == pytest.approx(text_losses(merged, retained.texts).mean(), rel=1e-4)
+    assert means[1] != pytest.approx(means[0], rel=1e-4)
+    assert all(event["nats"] > 0 for event in events(folder) if event["event"] == "kl")
