@@ -40,7 +40,8 @@ class Control(StrictModel):
     """`warn` says so; `stop` ends the run; `remix` raises the replay that belongs to what slipped; `roll_back` does so
     from the last checkpoint that was good, where the loss is big."""
     replay: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
-    """Sources of the mix that may be raised; or a task, suite or role -> the sources that belong to it."""
+    """Sources of the mix that may be raised; or a task, suite or role -> the sources that belong to it. Default: the
+    sources whose role is `replay`."""
     max_replay: float = Field(default=0.5, gt=0, lt=1)
     """Largest share that replay is raised to, all its sources together."""
     max_changes: int = Field(default=3, ge=1)
@@ -66,10 +67,6 @@ class Control(StrictModel):
         faults: list[str] = []
         if not self.suites and not self.tasks and not self.self_written:
             faults.append("control: nothing is watched; name suites or tasks, or set self_written: 48")
-        if self.on_forgetting in ("remix", "roll_back") and not self.replay:
-            faults.append(
-                f"control.replay: {self.on_forgetting} raises replay; name the sources of the mix that are it"
-            )
         if self.kl_limit is not None and self.kl_every is None:
             faults.append("control.kl_limit: nothing measures it; set kl_every")
         if faults:

@@ -215,6 +215,9 @@ class Recipe(StrictModel):
         faults: list[str] = []
         every = {"evaluation.every": self.evaluation.every}
         if self.control is not None:
+            acts = self.control.on_forgetting
+            if acts in ("remix", "roll_back") and not self.replay_sources:
+                faults.append(f"control.replay: {acts} raises replay; name the sources of the mix that are it")
             every |= {"control.every": self.control.every, "control.kl_every": self.control.kl_every}
             faults += [
                 f"control.replay: {name!r}: no source of the mix; {did_you_mean(name, names)}"
@@ -229,6 +232,12 @@ class Recipe(StrictModel):
         if self.merge is not None and not (self.evaluation.suites or self.evaluation.tasks):
             faults.append("merge: averages are chosen by what they answer; name evaluation.suites")
         return faults
+
+    @property
+    def replay_sources(self) -> tuple[str, ...]:
+        """Names of the sources that are replay: as `control` names them, else by their role."""
+        named = self.control.replay_sources if self.control is not None else ()
+        return named or tuple(source.name for source in self.mix if source.role == "replay")
 
     def is_evaluated(self, step: int) -> bool:
         """Whether a checkpoint of this step must be kept for its evaluation."""

@@ -90,7 +90,7 @@ def plan_mix(
 
     Args:
         shares: of all replay sources together, at least four.
-        replay: names of the sources that are replay; default: those that the recipe's `control` names.
+        replay: names of the sources that are replay; default: those that the recipe says are.
         tokens: loss-bearing tokens of an arm; default: a tenth of the recipe's.
         budget: loss that a retained task may have, in its own unit; default: each task's margin.
         verify: train one more run at the chosen share, and hold it against what was predicted.
@@ -128,7 +128,7 @@ def plan_mix(
 def find_replay(recipe: "Recipe", named: Sequence[str] = ()) -> tuple[str, ...]:
     """The sources of a mix that are replay. Raises ConfigError: unknown, none, or all of them."""
     names = [source.name for source in recipe.mix]
-    found = tuple(named) or (recipe.control.replay_sources if recipe.control is not None else ())
+    found = tuple(named) or recipe.replay_sources
     for name in found:
         if name not in names:
             raise ConfigError(f"--replay {name}: no source of the mix; {did_you_mean(name, names)}")

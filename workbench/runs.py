@@ -148,6 +148,8 @@ def build_hooks(
 
     rows = task_rows(prepared.recipe, prepared.sources, prepared.tokenizer.eos_token_id) if control.kl_every else []
     measure = build_measure(control, project, prepared.tokenizer)
+    if not control.replay:
+        control = control.model_copy(update={"replay": prepared.recipe.replay_sources})
     return [Sentinel(control, measure, task_rows=rows, on_judged=on_judged)]
 
 

@@ -59,8 +59,7 @@ def task_rows(recipe: "Recipe", sources: Mapping[str, Any], pad: int, *, rows: i
     """The first rows of what is new to the model: of all sources that are no replay, in the recipe's shares."""
     from training.mixing import Mixer
 
-    assert recipe.control is not None
-    replay = recipe.control.replay_sources
+    replay = recipe.replay_sources
     shares = {name: share for name, share in recipe.shares(annealing=False).items() if name not in replay and share}
     if not shares:
         shares = recipe.shares(annealing=False)

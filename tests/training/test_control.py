@@ -138,8 +138,6 @@ def test_a_planted_loss_of_twice_the_budget_is_seen() -> None:
 def test_faults_of_the_recipe_are_named() -> None:
     with pytest.raises(ValueError, match="nothing is watched"):
         Control()
-    with pytest.raises(ValueError, match="name the sources of the mix"):
-        Control(suites=("general",), on_forgetting="remix")
     with pytest.raises(ValueError, match="nothing measures it"):
         Control(suites=("general",), kl_limit=1.0)
 

@@ -17,7 +17,7 @@ def plan(
         str, typer.Option(help="Percentages of replay to try, separated by commas; at least four.")
     ] = "0,2,5,15,30",
     replay: Annotated[
-        list[str] | None, typer.Option(help="A source that is replay (default: those of the recipe's control); repeat.")
+        list[str] | None, typer.Option(help="A source that is replay (default: as the recipe says); repeat.")
     ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Loss that a retained task may have: 2pt or 0.02 (default: the suite's margins).")

@@ -36,7 +36,7 @@ control:
   on_forgetting: remix
   replay: {{general: [general]}}
   self_written: 12
-merge: {{weights: [0.5]}}
+merge: {{weights: [0.5], average_last: 2}}
 """
 
 
@@ -73,6 +73,8 @@ def test_a_run_is_watched_evaluated_on_the_way_merged_back_and_decided(call: Any
     # what was decided about is the chosen average, on the half that it was not chosen on
     assert found["comparison"]["part"] == "certify"
     assert found["comparison"]["candidate"] == found["frontier"]["best"]
+    points = [(point["averaged"], point["weight"]) for point in found["frontier"]["points"]]
+    assert points == [(1, 0.5), (1, 1.0), (2, 0.5), (2, 1.0)]
     store = Project.find(home / "p").store
     names = {checkpoint.name for checkpoint in store.checkpoints()}
     assert {one["name"] for one in found["checkpoints"]} <= names
@@ -137,6 +139,7 @@ def test_a_run_that_its_own_gate_stopped_cannot_pass(call: Any, home: Path) -> N
     ("change", "message"),
     [
         (["control.replay=[generall]"], 'no source of the mix; did you mean "general"'),
+        (["control.replay=[]"], "remix raises replay; name the sources"),
         (["control.every=500"], "control.every: 500 never comes"),
         (["evaluation.every=500"], "evaluation.every: 500 never comes"),
         (["control.tasks=[sample_general_clozze]"], 'did you mean "sample_general_cloze"'),
