@@ -220,21 +220,7 @@ def _fragile_told(work: _Comparing, pairs: _Pairs, metric: str) -> str:
 def _finish(
     work: _Comparing, task: TaskComparison, judged: forgetting.Judgement, values: tuple[float, float]
 ) -> TaskComparison:
-    interval = judged.interval
-    if task.direction == "lower":
-        ends = (None if end is None else -end for end in (interval.high, interval.low))
-        interval = replace(interval, value=-interval.value, **dict(zip(("low", "high"), ends, strict=True)))
-    difference = Estimate(
-        metric=task.metric,
-        value=interval.value,
-        low=interval.low,
-        high=interval.high,
-        n=interval.n,
-        clusters=interval.clusters if interval.clusters != interval.n else None,
-        method=interval.method,
-        level=1 - 2 * work.alpha,
-        direction=task.direction,
-    )
+    difference = difference_of(judged.interval, task, work.alpha)
     made = replace(
         task,
         verdict=judged.verdict,
@@ -255,6 +241,24 @@ def _finish(
         reason = f"the margin is below the noise floor of {made.noise:.4g}; choose a wider one, or more items"
         return replace(made, verdict="inconclusive", reason=reason, small_loss=False, items_needed=None)
     return made
+
+
+def difference_of(interval: statistics.Interval, task: TaskComparison, alpha: float) -> Estimate:
+    """What was judged as it is recorded: turned so that a loss is negative whatever the metric's direction."""
+    if task.direction == "lower":
+        ends = (None if end is None else -end for end in (interval.high, interval.low))
+        interval = replace(interval, value=-interval.value, **dict(zip(("low", "high"), ends, strict=True)))
+    return Estimate(
+        metric=task.metric,
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        n=interval.n,
+        clusters=interval.clusters if interval.clusters != interval.n else None,
+        method=interval.method,
+        level=1 - 2 * alpha,
+        direction=task.direction,
+    )
 
 
 def _reason(judged: forgetting.Judgement, task: TaskComparison) -> str:

@@ -110,6 +110,12 @@ def find_contamination(items: Sequence[TestItem], training: Iterable[Path], *, n
 
     Raises TaskError: n below 6, a file that cannot be read, or of a kind that is not known.
     """
+    rows = ((str(path), row, text) for path in training for row, text in read_training(path))
+    return find_in_rows(items, rows, n=n)
+
+
+def find_in_rows(items: Sequence[TestItem], training: Iterable[tuple[str, int, str]], *, n: int = 13) -> Contamination:
+    """The same in rows that were read already: (file or source, row from 1, text). Raises TaskError: n below 6."""
     if n < SHORTEST:
         raise TaskError(f"n-grams of {n} words stand anywhere by chance; at least {SHORTEST} are needed")
     probes = [_probe(item, n) for item in items]
@@ -117,15 +123,14 @@ def find_contamination(items: Sequence[TestItem], training: Iterable[Path], *, n
     index = _index(checked)
     best: dict[int, Hit] = {}
     rows = count = 0
-    for path in training:
-        for row, text in read_training(path):
-            rows += 1
-            said = _words(text)
-            count += len(said)
-            for number, found in _search(said, index, checked).items():
-                hit = _hit(checked[number], found, said, path, row)
-                if number not in best or _weight(hit) > _weight(best[number]):
-                    best[number] = hit
+    for file, row, text in training:
+        rows += 1
+        said = _words(text)
+        count += len(said)
+        for number, found in _search(said, index, checked).items():
+            hit = _hit(checked[number], found, said, file, row)
+            if number not in best or _weight(hit) > _weight(best[number]):
+                best[number] = hit
     return Contamination(
         items=len(items),
         unchecked=tuple(item.id for item, probe in zip(items, probes, strict=True) if probe is None),
@@ -197,7 +202,7 @@ def _search(said: Sequence[str], index: Mapping[int, _Runs], probes: Sequence[_P
     return dict(found)
 
 
-def _hit(probe: _Probe, found: _Found, said: Sequence[str], path: Path, row: int) -> Hit:
+def _hit(probe: _Probe, found: _Found, said: Sequence[str], file: str, row: int) -> Hit:
     behind = said[found.end : found.end + WINDOW]
     answer = probe.answer
     follows = (behind[start : start + len(answer)] == answer for start in range(len(behind) - len(answer) + 1))
@@ -205,7 +210,7 @@ def _hit(probe: _Probe, found: _Found, said: Sequence[str], path: Path, row: int
     coverage = len(found.places) / len(probe.words)
     return Hit(
         item=probe.item.id,
-        file=str(path),
+        file=file,
         row=row,
         whole=coverage == 1.0,
         coverage=coverage,

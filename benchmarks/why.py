@@ -33,6 +33,8 @@ class Topic:
     """Share of lost items in the task's other topics."""
     q: float
     """Benjamini-Hochberg over all topics of the comparison."""
+    lost_items: tuple[str, ...] = ()
+    """Hashes of the lost ones."""
 
     @property
     def stands_out(self) -> bool:
@@ -80,6 +82,7 @@ def find_reasons(comparison: Comparison, baseline: Side, candidate: Side, *, tas
     """Look into the items that a comparison's candidate lost; all tasks with right and wrong items, or some."""
     chosen = [t for t in comparison.tasks if t.lost and (not tasks or t.task in tasks)]
     counted: list[tuple[str, paired.TopicFlips]] = []
+    of_topic: dict[tuple[str, str], list[str]] = {}
     for task in chosen:
         found = candidate.find(task.task)
         if found is None:
@@ -90,6 +93,9 @@ def find_reasons(comparison: Comparison, baseline: Side, candidate: Side, *, tas
         names = _topics(kept, is_group=len(found[1]) > 1)
         flags = [bool(lost[item.item]) for item in kept]
         counted += [(task.task, row) for row in paired.enrichment(names, flags)]
+        for item, name in zip(kept, names, strict=True):
+            if lost[item.item]:
+                of_topic.setdefault((task.task, name), []).append(item.item)
     q_values = paired.adjust_benjamini_hochberg([row.p for _, row in counted]) if counted else []
     topics = [
         Topic(
@@ -99,11 +105,12 @@ def find_reasons(comparison: Comparison, baseline: Side, candidate: Side, *, tas
             items=row.items,
             share_elsewhere=row.share_elsewhere,
             q=q,
+            lost_items=tuple(of_topic.get((task, str(row.topic)), ())),
         )
         for (task, row), q in zip(counted, q_values, strict=True)
     ]
     topics.sort(key=lambda topic: (topic.q, -topic.lost, topic.task, topic.topic))
-    forms = _other_forms(chosen, baseline, candidate)
+    forms = _other_forms(chosen, comparison.tasks, baseline, candidate)
     return Reasons(topics=tuple(topics), forms=tuple(forms), replay=suggest_replay(topics))
 
 
@@ -148,14 +155,17 @@ def first_lost(comparisons: Sequence[Comparison], baseline: Side, candidates: Se
     return counts
 
 
-def _other_forms(tasks: Sequence[TaskComparison], baseline: Side, candidate: Side) -> list[OtherForm]:
-    """Pairs of tasks that ask the same documents."""
-    values = {task.task: _by_document(task, baseline, candidate) for task in tasks}
+def _other_forms(
+    tasks: Sequence[TaskComparison], others: Sequence[TaskComparison], baseline: Side, candidate: Side
+) -> list[OtherForm]:
+    """Tasks that lost items, each with every other task that asks the same documents; that one may have lost none."""
+    others = [task for task in others if task.lost is not None]
+    values = {task.task: _by_document(task, baseline, candidate) for task in (*tasks, *others)}
     found: list[OtherForm] = []
     for task in tasks:
         mine = values[task.task]
         lost = {doc for doc, (before, after) in mine.items() if after < before}
-        for other in tasks:
+        for other in others:
             theirs = values[other.task]
             shared = [doc for doc in lost if doc in theirs]
             if other.task == task.task or not shared:

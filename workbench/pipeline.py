@@ -253,7 +253,7 @@ def find_flips(comparison: Comparison, *, project: "Project | str | Path", tasks
 
     store = open_project(project).store
     named = [task for task in comparison.tasks if not tasks or task.task in tasks]
-    return list_flips(named, _side(store, comparison.baseline), _side(store, comparison.candidate))
+    return list_flips(named, side_of(store, comparison.baseline), side_of(store, comparison.candidate))
 
 
 def find_reasons(
@@ -267,8 +267,8 @@ def find_reasons(
     from benchmarks.why import first_lost
 
     store = open_project(project).store
-    baseline = _side(store, comparisons[-1].baseline)
-    sides = [_side(store, comparison.candidate) for comparison in comparisons]
+    baseline = side_of(store, comparisons[-1].baseline)
+    sides = [side_of(store, comparison.candidate) for comparison in comparisons]
     reasons = reasons_of(comparisons[-1], baseline, sides[-1], tasks=tasks)
     return reasons, first_lost(comparisons, baseline, sides) if len(comparisons) > 1 else {}
 
@@ -430,10 +430,10 @@ def _compare_recorded(
     kept = {} if sides is None else sides
     again = find_noise_report(store, baseline)
     for report in [baseline] if again is None else [baseline, again]:
-        kept.setdefault(report.id, _side(store, report.id))
+        kept.setdefault(report.id, side_of(store, report.id))
     made = compare_reports(
         kept[baseline.id],
-        kept.get(candidate.id) or _side(store, candidate.id),
+        kept.get(candidate.id) or side_of(store, candidate.id),
         questions,
         noise=kept[again.id] if again else None,
         alpha=alpha,
@@ -444,7 +444,7 @@ def _compare_recorded(
     return replace(made, id=found, created_at=_now())
 
 
-def _side(store: "Store", report_id: str) -> "Side":
+def side_of(store: "Store", report_id: str) -> "Side":
     from benchmarks.side import Side
 
     return Side(

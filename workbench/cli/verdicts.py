@@ -1,6 +1,7 @@
 """Comparisons, decisions and flips as table rows. Pure: knows records and how they are told; no store, no terminal."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from workbench.cli.output import Column, Tone
@@ -11,11 +12,13 @@ from workbench.publish.text import reveal_line
 from workbench.records import Checkpoint, Comparison, Decision, Flip, TaskComparison
 
 if TYPE_CHECKING:
+    from benchmarks.clean import CleanGain
+    from benchmarks.nearest import NearRow
     from benchmarks.why import Topic
 
 Table = tuple[list[Column], list[list[Any]]]
 TONES: dict[str, Tone] = {sign.shape: sign.tone for sign in (*OUTCOMES.values(), *VERDICTS.values())}
-_ANSWER, _PROMPT = 32, 60
+_ANSWER, _PROMPT, _EXCERPT = 32, 60, 120
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -133,6 +136,53 @@ def topics_table(topics: "Sequence[Topic]", limit: int = 10) -> Table:
     return columns, rows
 
 
+def nearest_table(rows: "Sequence[NearRow]") -> Table:
+    """A row for each training row near a lost item; foreign text in one line, its control characters made visible."""
+    columns = [
+        Column("lost item", drop=2),
+        Column("topic", drop=4),
+        Column("source"),
+        Column("row", right=True),
+        Column("first seen", right=True, drop=3),
+        Column("nearness", right=True, drop=1),
+        Column("text of the row"),
+    ]
+    return columns, [
+        [
+            shorten(reveal_line(f"{row.question} {row.answer}"), _PROMPT),
+            reveal_line(row.topic),
+            reveal_line(row.source),
+            f"{row.row:,}",
+            None if row.step is None else f"step {row.step:,}" + (f", {row.times} times" if row.times != 1 else ""),
+            f"{row.similarity:.2f}",
+            _start(row.excerpt, _EXCERPT),
+        ]
+        for row in rows
+    ]
+
+
+def clean_table(gains: "Sequence[CleanGain]", comparison: Comparison) -> Table:
+    """A row for each part of each task that has items."""
+    columns = [
+        Column("task"),
+        Column("items"),
+        Column("n", right=True),
+        Column("baseline", right=True, drop=2),
+        Column("candidate", right=True, drop=1),
+        Column(f"change [{wording.interval_level(comparison)}]"),
+    ]
+    tasks = {task.task: task for task in comparison.tasks}
+    rows: list[list[Any]] = []
+    for gain in gains:
+        task = tasks[gain.task]
+        unit = wording.task_unit(task)
+        for part in (part for part in gain.parts if part.items):
+            values = [wording.format_value(value, unit) for value in (part.baseline, part.candidate)]
+            change = wording.format_change(replace(task, difference=part.difference))
+            rows.append([reveal_line(gain.task), part.part, f"{part.items:,}", *values, change])
+    return columns, rows
+
+
 def first_lost_table(first: "Mapping[str, Sequence[int]]", names: Sequence[str]) -> Table:
     """A row for each task: how many items were lost for the first time at each candidate."""
     columns = [Column("task"), *(Column(reveal_line(name), right=True) for name in names)]
@@ -170,9 +220,9 @@ def _mark(task: TaskComparison) -> str:
     return f"{VERDICTS[task.verdict].shape} {numbers[0] if numbers else '–'}"
 
 
-def _start(text: str) -> str:
+def _start(text: str, width: int = _ANSWER) -> str:
     line = reveal_line(text)
-    return line if len(line) <= _ANSWER else f"{line[: _ANSWER - 1]}…"
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def _unique_names(checkpoints: Sequence[Checkpoint]) -> list[str]:
