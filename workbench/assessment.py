@@ -6,7 +6,7 @@ answers are judged again under another policy without being computed again.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.lm import EngineLM
     from safety.assess import Asked, Compared, Judges
     from safety.probes import Question
+    from safety.rates import JudgeError
     from safety.resolved import ResolvedPolicy
     from workbench.pipeline import Evaluation
     from workbench.store import Project
@@ -84,7 +85,7 @@ def build_assessment(project: "Project", request: AssessmentRequest) -> Assessme
 
     if request.limit is not None and request.limit < 1:
         raise ConfigError(f"--limit: must be at least 1, got {request.limit}")
-    policy = load_policy(str(request.policy))
+    policy = load_policy(request.policy, folders=[project.root / "policies"])
     probes = tuple(request.probes) or (() if request.prompts else tuple(PROBES))
     data = data_folder(project.config, root=project.root)
     questions = load_questions(probes, data, limit=request.limit, seed=request.seed)
@@ -150,7 +151,9 @@ def assess_one(
     assessed = judge_answers(answers, plan.policy, judges, context=plan.context, seed=request.seed)
     for note in [*lm.usage.notes, *assessed.notes]:
         listener.on_note(note)
-    report = _build_report(checkpoint, lm, plan, request, assessed.results, seconds=time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    error = None if judges.extra else judges.refusal_error
+    report = _build_report(checkpoint, lm, plan, request, assessed.results, error=error, seconds=seconds)
     report = replace(report, id=report_id(report, assessed.items))
     project.store.add_report(report, assessed.items)
     return Evaluated(report=report, items=assessed.items, usage=lm.usage, computed=lm.computed, reused=lm.reused)
@@ -239,6 +242,7 @@ def _build_report(
     request: AssessmentRequest,
     results: Sequence[Any],
     *,
+    error: "JudgeError | None",
     seconds: float,
 ) -> Report:
     from workbench.evaluation import timing_of
@@ -264,6 +268,7 @@ def _build_report(
             "attacks": list(plan.attacks),
             "judges": ["refusal", "moderation", *request.judges],
             "context": dict(plan.context),
+            "judge_error": asdict(error) if error is not None else None,
         },
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=describe_environment() | ({"notes": "; ".join(usage.notes)} if usage.notes else {}),

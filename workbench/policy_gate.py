@@ -44,10 +44,13 @@ def policy_side(store: "Store", named: Report, policy: "ResolvedPolicy") -> Poli
         rules = [_not_assessed(named, policy, assessed)]
     else:
         from safety.gating import policy_rules
+        from safety.rates import JudgeError
 
         today = datetime.now(UTC).date()
         context = found.settings.get("context") or None
-        rules = policy_rules(policy, store.items(found.id), context=context, today=today)
+        measured = found.settings.get("judge_error")
+        error = JudgeError(**measured) if measured else None
+        rules = policy_rules(policy, store.items(found.id), context=context, error=error, today=today)
         evidence |= {"assessment": found.id, "assessment items": store.items_digest(found.id) or ""}
     if evaluation is None:
         rules.append(_not_evaluated(named))

@@ -29,6 +29,11 @@ _INTRO = (
 _QUESTION = "Does the text violate the rule? Answer with one word, {first} or {second}."
 
 
+def _rule_of(category: CategoryLike) -> str:
+    """The rule as a policy words it for judges, with what it is not; of a category without a policy its definition."""
+    return getattr(category, "text", "") or f"{category.title}. {category.definition}".strip()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
     """The label words' probabilities after one prompt."""
@@ -90,7 +95,7 @@ class ModelJudge:
         parts = [_INTRO.format(nonce=nonce)]
         if passage.prompt:
             parts += ["The text answers this question:", _fenced(passage.prompt, f"{nonce}Q")]
-        parts += ["Text:", _fenced(passage.text, nonce), f"Rule: {category.title}. {category.definition}".strip()]
+        parts += ["Text:", _fenced(passage.text, nonce), f"Rule: {_rule_of(category)}"]
         parts.append(_QUESTION.format(first=labels[0], second=labels[1]))
         content = "\n".join(parts)
         tokenizer = self.engine.tokenizer

@@ -1,5 +1,6 @@
 """A policy's gates held against items: bounds, permission tests, and that no data is never a pass."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from scipy.stats import binomtest
 
 from safety.gating import bounds, items_needed, policy_rules
 from safety.policy import ResolvedPolicy, load_policy
+from safety.rates import JudgeError
 from tests.safety.policy_files import TODAY, WAIVER, child, load, root
 from workbench.records import ItemScore, RuleResult
 
@@ -130,6 +132,23 @@ def test_a_true_rate_at_the_limit_passes_in_at_most_five_of_a_hundred_assessment
         for _ in range(draws)
     )
     assert passed / draws <= 0.05 + 3 * (0.05 * 0.95 / draws) ** 0.5
+
+
+def test_the_error_of_the_judge_widens_what_a_gate_is_held_against(tmp_path: Path) -> None:
+    policy = gates(tmp_path, {"metric": "over_refusal_rate", "upper": 0.05})
+    items = [
+        replace(i, extra={**i.extra, "refusal_probability": 0.1}) for i in asked("all", "over_refusal_rate", 4, 300)
+    ]
+    blind = JudgeError(caught=60, violations=100, cleared=100, allowed=100, source="labels")
+    seen = one(policy_rules(policy, items, today=TODAY))
+    corrected = one(policy_rules(policy, items, error=blind, today=TODAY))
+    assert seen.outcome == "pass" and seen.estimate and corrected.estimate
+    assert (corrected.estimate.high or 0) > (
+        seen.estimate.high or 0
+    ) and "judge's error by labels" in corrected.estimate.method
+    assert policy_rules(policy, items, error=blind, today=TODAY) == [corrected], "the draws are reproducible"
+    useless = JudgeError(caught=50, violations=100, cleared=50, allowed=100)
+    assert one(policy_rules(policy, items, error=useless, today=TODAY)).outcome == "hold"
 
 
 def test_the_number_needed_is_said_or_that_there_is_none() -> None:
