@@ -79,6 +79,16 @@ def go_back(folder: Path, at: int, way: "Rewind", state: Mapping[str, Any]) -> N
             shutil.rmtree(path)
 
 
+def rates_at(checkpoint: Path) -> tuple[float, float] | None:
+    """(learning rate at a checkpoint of a run, the highest up to there); None: no run's, or nothing was logged."""
+    path = checkpoint.parent / LOG
+    if not path.is_file() or not (checkpoint / MARK).is_file():
+        return None
+    lines = [json.loads(line) for line in path.read_text().splitlines() if _is_before(line, step_of(checkpoint))]
+    rates = [float(line["learning_rate"]) for line in lines]
+    return (rates[-1], max(rates)) if rates else None
+
+
 def remove_incomplete(folder: Path) -> None:
     """Remove what a killed process left of a checkpoint."""
     for path in folder.glob("checkpoint-*"):

@@ -42,6 +42,8 @@ class Running:
     stopped: str | None = None
     """Why the run was asked to stop."""
     wants_save: bool = False
+    kept: set[int] = field(default_factory=set)
+    """Steps whose checkpoints stay, however many come later."""
     rewound: "Rewind | None" = None
     """What the run was asked to go back to."""
     steered: list[tuple[int, dict[str, float]]] = field(default_factory=list)
@@ -55,9 +57,11 @@ class Running:
         """End after this step, with a checkpoint; the same command does not take the run up again."""
         self.stopped, self.wants_save = why, True
 
-    def save(self) -> None:
-        """Make a checkpoint after this step."""
+    def save(self, *, keep: bool = False) -> None:
+        """Make a checkpoint after this step; `keep` it, however many come later."""
         self.wants_save = True
+        if keep:
+            self.kept.add(self.step)
 
     def rewind(self, step: int, shares: Mapping[str, float], *, event: Mapping[str, Any]) -> None:
         """Go back to the newest checkpoint of this step or an earlier one, or to the start, and mix by these shares.
@@ -121,6 +125,7 @@ def state_of(run: Running, hooks: tuple[Hook, ...]) -> dict[str, Any]:
     return {
         "steered": copy.deepcopy(run.steered),
         "stopped": run.stopped,
+        "kept": sorted(run.kept),
         "hooks": {hook.name: hook.state() for hook in hooks},
     }
 
@@ -129,6 +134,7 @@ def restore(run: Running, hooks: tuple[Hook, ...], kept: Mapping[str, Any]) -> N
     """Take up what a checkpoint kept."""
     run.steered = [(int(first), dict(shares)) for first, shares in kept.get("steered", [])]
     run.stopped = kept.get("stopped")
+    run.kept = set(kept.get("kept", []))
     states = kept.get("hooks", {})
     for hook in hooks:
         if hook.name in states:

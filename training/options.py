@@ -99,7 +99,6 @@ def method_faults(recipe: "Recipe") -> list[str]:
             f"lora.init: {recipe.lora.init} changes the frozen weights, which shard: true forbids; use default"
         )
     if (graded := recipe.curriculum) is not None:
-        faults.append("curriculum: comes with the next change")
         names = [source.name for source in recipe.mix]
         if graded.source not in names:
             faults.append(f"curriculum.source: {graded.source!r} is no source of the mix: {', '.join(names)}")

@@ -75,8 +75,14 @@ def rows_of(
         yield mixer.next_row(steered() or (annealing if given >= _anneal_from(recipe) else stable))
 
 
-def plan_run(recipe: Recipe, sources: Mapping[str, RowDocuments], *, pad: int = 0) -> TrainingPlan:
-    """Walk all rows of the run.
+def plan_run(
+    recipe: Recipe,
+    sources: Mapping[str, RowDocuments],
+    *,
+    pad: int = 0,
+    planned: Callable[[int, int], Mapping[str, float] | None] = lambda given, tokens: None,
+) -> TrainingPlan:
+    """Walk all rows of the run; `planned` says other shares than the recipe's after so many of its tokens.
 
     Raises:
         ConfigError: a source is too small for its share, an answer's end carries no loss, or no row can be packed.
@@ -85,14 +91,15 @@ def plan_run(recipe: Recipe, sources: Mapping[str, RowDocuments], *, pad: int = 
     mixer = build_mixer(recipe, sources, pad=pad)
     asked = dict.fromkeys(sources, 0.0)
     rows, anneal_row, given = 0, None, 0
-    stream = rows_of(recipe, mixer)
+    stream = rows_of(recipe, mixer, steered=lambda: planned(given, recipe.tokens))
     while given < recipe.tokens or rows % recipe.rows_per_step:
         annealing = given >= _anneal_from(recipe)
         if annealing and anneal_row is None:
             anneal_row = rows
+        shares = planned(given, recipe.tokens) or recipe.shares(annealing=annealing)
         row = next(stream)
         rows, given = rows + 1, given + row.loss_tokens
-        for name, share in recipe.shares(annealing=annealing).items():
+        for name, share in shares.items():
             asked[name] += share * row.loss_tokens
         _check_passes(recipe, mixer)
     steps = rows // recipe.rows_per_step

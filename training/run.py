@@ -50,6 +50,8 @@ class Trained:
     """Loss-bearing tokens of each source."""
     stopped: str | None = None
     """Why a hook stopped the run."""
+    kept: tuple[Path, ...] = ()
+    """Checkpoints that hooks wanted kept, by step: the ends of a curriculum's phases."""
 
 
 def train(
@@ -159,4 +161,5 @@ def _trained(rows: Rows) -> Trained:
         steps=run.step,
         given={name: int(cursor["given"]) for name, cursor in rows.state_after(run.step)["cursors"].items()},
         stopped=run.stopped,
+        kept=tuple(run.folder / f"checkpoint-{step}" for step in sorted(run.kept)),
     )

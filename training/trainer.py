@@ -228,7 +228,7 @@ class Keeper(TrainerCallback):
             mark = self.rows.state_after(state.global_step) | state_of(run, self.hooks)
             write_whole(target / MARK, json.dumps(mark))
             asked = {step for step in complete_checkpoints(run.folder) if run.recipe.is_evaluated(step)}
-            remove_old(run.folder, keep=run.recipe.keep, always={plan.anneal_step, plan.steps, *asked})
+            remove_old(run.folder, keep=run.recipe.keep, always={plan.anneal_step, plan.steps, *asked, *run.kept})
         for hook in self.hooks:
             hook.on_save(run, target)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import CheckpointError
+from workbench.errors import CheckpointError, ConfigError
 from workbench.records import Checkpoint, RuleResult
 from workbench.references import resolve_checkpoint
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from workbench.store import Project, Store
 
 RUNS = "runs"
+ANNEALED = 0.1
+"""Share of a run's highest rate, below which a checkpoint of it counts as annealed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,10 @@ class PreparedRun:
     plan: "TrainingPlan"
     tokenizer: Any
     sources: "Mapping[str, RowDocuments]"
+    hooks: "tuple[Hook, ...]" = ()
+    """That the recipe's method needs."""
+    advice: tuple[str, ...] = ()
+    """What could be done better, and is not refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,28 +78,80 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
     if start.kind == "endpoint":
         raise CheckpointError(f"start: {start.name} is an endpoint, whose weights cannot be trained; name a model")
     folder = Path(model_folder(start))
+    _check_warmup(recipe, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    sources = open_sources(recipe, tokenizer=tokenizer, folder=path.parent)
+    sources: Mapping[str, RowDocuments] = open_sources(recipe, tokenizer=tokenizer, folder=path.parent)
+    home, hooks, planned = project.root / RUNS / recipe.recipe, (), None
+    if recipe.curriculum is not None:
+        from training.curriculum import grade
+        from training.start import load_weights
+
+        graded = grade(recipe, sources, folder=home, load_start=lambda: load_weights(folder))
+        recipe, sources = graded.recipe, graded.sources
+        hooks, planned = (graded.hook,), graded.hook.planned
+    plan = plan_run(recipe, sources, pad=tokenizer.eos_token_id, **({"planned": planned} if planned else {}))
     return PreparedRun(
         recipe=recipe,
         start=start,
         start_folder=folder,
-        folder=project.root / RUNS / recipe.recipe,
-        plan=plan_run(recipe, sources, pad=tokenizer.eos_token_id),
+        folder=home,
+        plan=plan,
         tokenizer=tokenizer,
         sources=sources,
+        hooks=hooks,
+        advice=_advice(recipe, plan, folder),
     )
 
 
+def _check_warmup(recipe: "Recipe", start: Path) -> None:
+    """A rate that fell to nothing has to rise again, or the first steps at the full one undo what was learned.
+
+    Raises ConfigError: no warm-up from a checkpoint of a run whose rate had fallen there.
+    """
+    from training.checkpoints import rates_at
+
+    rates = rates_at(start)
+    if rates is None or recipe.schedule.warmup > 0:
+        return
+    then, highest = rates
+    if then < ANNEALED * highest:
+        raise ConfigError(
+            f"schedule.warmup: 0, and the rate of the run that made {start.name} had fallen to {then:.2g} there; set "
+            "schedule.warmup to 0.05, or start from its stage-entry checkpoint, before the rate fell"
+        )
+
+
+def _advice(recipe: "Recipe", plan: "TrainingPlan", start: Path) -> tuple[str, ...]:
+    from transformers import AutoConfig
+
+    from training.adapters import capacity_advice
+
+    if recipe.lora is None:
+        return ()
+    config = AutoConfig.from_pretrained(start, local_files_only=True).get_text_config()
+    advice = capacity_advice(recipe.lora, config, plan.tokens)
+    return () if advice is None else (advice,)
+
+
 def find_start(reference: str, project: "Project") -> Checkpoint:
-    """`run/NAME` is the last checkpoint of a run; anything else a checkpoint as everywhere."""
+    """`run/NAME` is the last checkpoint of a run, `run/NAME/checkpoint-N` any; anything else as everywhere.
+
+    Raises CheckpointError: no such run, or no such checkpoint that is whole.
+    """
+    from training.checkpoints import complete_checkpoints
+
     if not reference.startswith("run/"):
         return resolve_checkpoint(reference, project)
-    folder = project.root / RUNS / reference.removeprefix("run/")
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    if not found:
+    name, _, which = reference.removeprefix("run/").partition("/")
+    folder = project.root / RUNS / name
+    steps = complete_checkpoints(folder)
+    if not steps:
         raise CheckpointError(f"start: {reference}: no run of that name with a checkpoint in {folder.parent}")
-    return resolve_checkpoint(found[-1], project)
+    wanted = which or f"checkpoint-{steps[-1]}"
+    if wanted not in {f"checkpoint-{step}" for step in steps}:
+        there = ", ".join(f"checkpoint-{step}" for step in steps)
+        raise CheckpointError(f"start: {reference}: that checkpoint is not there; run {name} has {there}")
+    return resolve_checkpoint(folder / wanted, project)
 
 
 def carry_out(
@@ -122,7 +180,7 @@ def carry_out(
             tokenizer=prepared.tokenizer,
             folder=prepared.folder,
             on_step=on_step,
-            hooks=hooks,
+            hooks=[*prepared.hooks, *hooks],
         )
     except BaseException as error:
         store.set_run_status(run, "stopped" if isinstance(error, KeyboardInterrupt) else "failed")

@@ -12,7 +12,7 @@ from training.plan import plan_run
 from training.recipe import load_recipe, shipped_recipes
 from training.sources import open_sources
 
-STAGES = {"pretrain", "midtrain", "sft", "sft-lora", "dpo", "dpo-lora"}
+STAGES = {"pretrain", "midtrain", "sft", "sft-lora", "sft-curriculum", "dpo", "dpo-lora"}
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% if m['role'] == 'assistant' %}</s>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"

@@ -9,6 +9,7 @@ import torch
 
 from tests.tiny import tiny_model
 from tests.training.test_run import make_recipe, open_all, write_data
+from training.ledger import seen_rows
 from training.mixing import IGNORED, Document, Mixer
 from training.options import Preference
 from training.plan import build_mixer
@@ -178,9 +179,7 @@ def test_a_run_prefers_what_was_chosen_and_blends_other_rows_in(home: Path) -> N
     assert log[0]["reward_chosen"] == pytest.approx(0, abs=1e-3)  # at the start nothing has moved
     last = log[-1]
     assert last["reward_accuracy"] > 0.9 and last["reward_chosen"] > last["reward_rejected"]
-    sources = {
-        row[0][0] for line in (made.folder / "rows.jsonl").read_text().splitlines() for row in json.loads(line)["rows"]
-    }
+    sources = {seen.source for seen in seen_rows(made.folder)}
     assert sources == {"pairs", "chat"}
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
         {"plan": Command("workbench.cli.mix:plan", "Try shares of replay in short runs, and choose one.")},
     ),
     "runs": Command("workbench.cli.runs:command", "List training runs, or show how one went."),
+    "verify-resume": Command("workbench.cli.verify_resume:command", "Kill a run and see whether it goes on as it was."),
     "recipes": Command("workbench.cli.recipes:command", "List recipes to start from, or print one."),
     "merge": Command("workbench.cli.merge:command", "Average a start and what was tuned from it; sweep the averages."),
     "data": Group(

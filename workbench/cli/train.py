@@ -92,6 +92,7 @@ class _Talk:
         for source in plan.sources:
             passes = f"{source.epochs:.2f} passes over {source.rows:,} rows"
             say(f"  {source.name}: {source.share:.1%} of the tokens, {passes}")
+        _say_advice(run)
 
     def step(self, seen: "Step") -> None:
         if self._bar is None:
@@ -118,7 +119,9 @@ class _Talk:
 def _print_plan(run: "PreparedRun", as_json: bool) -> None:
     plan = run.plan
     if as_json:
-        print_json({"recipe": run.recipe.model_dump(mode="json"), "start": run.start, "plan": plan})
+        print_json(
+            {"recipe": run.recipe.model_dump(mode="json"), "start": run.start, "plan": plan, "advice": run.advice}
+        )
         return
     numbers = ["rows", "tokens", "share", "asked", "passes", "skipped"]
     rows = [
@@ -138,6 +141,12 @@ def _print_plan(run: "PreparedRun", as_json: bool) -> None:
     if plan.anneal_step < plan.steps:
         say(f"the learning rate falls after step {plan.anneal_step}, where the stage-entry checkpoint is kept")
     say(f"from {run.start.name} ({run.start.fingerprint[:12]}) into {run.folder}")
+    _say_advice(run)
+
+
+def _say_advice(run: "PreparedRun") -> None:
+    for note in run.advice:
+        say(f"advice: {note}")
 
 
 def _print_run(found: "TrainedRun", as_json: bool) -> None:
