@@ -66,6 +66,7 @@ def write_data(folder: Path) -> None:
 
 def carry_out(project: Project, folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
     """Train, or go on; what it saw and what it cost."""
+    import training.ledger
     import training.mixing
     import training.sentinel
     import training.trainer
@@ -89,6 +90,7 @@ def carry_out(project: Project, folder: Path, plan: dict[str, Any]) -> dict[str,
     undo = [
         timed("mixing", training.mixing.Mixer, "next_row"),
         timed("recording", training.trainer, "append_line"),
+        timed("recording", training.ledger.Ledger, "record"),
         timed("watching", training.sentinel.Sentinel, "on_step"),
         timed("watching", training.sentinel.Sentinel, "on_begin"),
     ]

@@ -155,8 +155,8 @@ def _alarms(found: Mapping[str, Any]) -> list[str]:
         f"{alarms} alarms.",
         "",
         "Simulated runs of eight looks, in which a share of the items flips at each look (half of it as at the look",
-        "before), as many right as wrong, budget 5 points, defaults; and with a loss planted in one task. 95% intervals",
-        "(Wilson).",
+        "before), as many right as wrong, budget 5 points, defaults; and with a loss planted in one task.",
+        "95% intervals (Wilson).",
         "",
         *_table(["tasks", "items", "churn", "true loss", "runs with a hit", "runs acted upon"], rows),
     ]

@@ -24,7 +24,7 @@ from training.checkpoints import write_whole
 from training.control import Control, Judged, Measured, Memory, decide, memory_of, raised_shares, watch
 from training.hooks import Hook, Running
 from training.mixing import IGNORED, PackedRow
-from workbench.errors import RunError
+from workbench.errors import ConfigError, RunError
 
 Measure = Callable[[Any], Mapping[str, Measured]]
 """The model as transformers knows it -> retained tasks by name; the same items in the same order each time."""
@@ -76,6 +76,11 @@ class Sentinel(Hook):
 
     def on_begin(self, run: Running) -> None:
         """Measure the start, or read what an earlier process measured of it."""
+        if any(type(parameter).__name__ == "DTensor" for parameter in run.model.parameters()):
+            raise ConfigError(
+                "control: weights that are sharded over processes cannot be asked while they train; leave control out, "
+                "or train without sharding"
+            )
         began, file = time.perf_counter(), run.folder / START
         self._steps = 0
         if not file.is_file():

@@ -1,6 +1,7 @@
 """A run that watches itself: it acts where it forgets, changes no number of training, and decides alike when killed."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -197,6 +198,35 @@ def test_without_what_was_measured_of_the_start_a_run_does_not_go_on(home: Path)
     (cut / "sentinel.npz").unlink()
     with pytest.raises(RunError, match="is gone"):
         run_watched(home, cut, control(on_forgetting="warn"))
+
+
+def test_two_processes_decide_as_one(home: Path, rolled: Trained) -> None:  # noqa: F811
+    folder, script = home / "two-watched", home / "two_watched.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from tests.training.test_sentinel import control, run_watched\n"
+        "run_watched(Path(sys.argv[1]), Path(sys.argv[2]),"
+        " control(on_forgetting='roll_back', max_changes=1, hits=1))\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *(str(script), str(home), str(folder)),
+        ],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = [
+        [(event["step"], event["event"], event.get("verdict")) for event in events(one)]
+        for one in (folder, rolled.folder)
+    ]
+    assert told[0] == told[1]
+    assert seen_rows(folder) == seen_rows(rolled.folder)
 
 
 def _lines(path: Path) -> list[str]:
