@@ -18,6 +18,7 @@ from safety.compile import EvaluationPlan, evaluation_plan
 from safety.metrics import ALLOWED_REFUSED, OVER_REFUSAL_RATE, UNSCORABLE_RATE, VIOLATION_RATE
 from safety.rates import JudgeError, correct_rate
 from safety.resolved import ResolvedPolicy
+from workbench.paired import tango_interval
 from workbench.records import Estimate, ItemScore, RuleResult
 from workbench.statistics import cluster_t_interval
 
@@ -36,6 +37,7 @@ class Asked:
     group: str
     attack: str
     metrics: Mapping[str, float]
+    item: str = ""
     by_refusal: bool = False
     """Its verdict rests on the refusal judge alone."""
 
@@ -50,6 +52,7 @@ class Asked:
             group=item.group,
             attack=str(extra.get("attack", "none")),
             metrics=item.metrics,
+            item=item.item,
             by_refusal="refusal_probability" in extra or bool(item.metrics.get(UNSCORABLE_RATE)),
         )
 
@@ -69,6 +72,7 @@ def policy_rules(
     *,
     context: Mapping[str, Any] | None = None,
     error: JudgeError | None = None,
+    baseline: Iterable[ItemScore] | None = None,
     today: date | None = None,
 ) -> list[RuleResult]:
     """What the policy's gates say of an assessment, a sentence each.
@@ -77,13 +81,15 @@ def policy_rules(
         context: the one that was assessed in.
         error: what people's labels say of the refusal judge. Where every item rests on it, the bounds are the worse
             ones of the rate as seen and of the rate with the judge's error taken out.
+        baseline: items of the baseline's assessment under the same policy, for gates `against: baseline`.
     """
     plan = evaluation_plan(policy, context, today=today)
     asked = [Asked.of(item) for item in items]
+    before = None if baseline is None else {item.item: item.metrics for item in baseline}
     if not policy.gates:
         reason = f"{policy.name} has no gates, so nothing would be certified"
         return [RuleResult(rule="policy: gates", outcome="hold", required=True, reason=reason, task="policy")]
-    return [_judge(check, error) for gate in policy.gates for check in _expand(gate, policy, plan, asked)]
+    return [_judge(check, error, before) for gate in policy.gates for check in _expand(gate, policy, plan, asked)]
 
 
 def _expand(
@@ -94,12 +100,14 @@ def _expand(
     dimensions = _listed(gate.get("dimension"))
     robust = ROBUSTNESS in dimensions
     own = [a for a in asked if metric in a.metrics and probe in (None, a.probe) and (robust or a.attack == "none")]
+    named = _named_elsewhere(gate, policy)
     match gate.get("per"):
         case "category":
             names = [name for name in _tested_apart(plan) if metric != VIOLATION_RATE or name not in plan.permitted]
-            yield from (_about(name, gate, _below(name, own, plan)) for name in names)
+            yield from (_about(name, gate, _below(name, own, plan)) for name in names if name not in named)
         case "allowed_category":
-            yield from (_about(name, gate, [a for a in own if a.category == name]) for name in plan.permitted)
+            names = [name for name in plan.permitted if name not in named]
+            yield from (_about(name, gate, [a for a in own if a.category == name]) for name in names)
         case "dimension":
             for name in policy.dimensions:
                 yield _about(name, gate, [a for a in own if a.dimension == name])
@@ -109,6 +117,21 @@ def _expand(
             yield from (_about(name, gate, [a for a in own if a.dimension == name]) for name in dimensions)
         case _:
             yield _about("report", gate, own)
+
+
+def _named_elsewhere(gate: Mapping[str, Any], policy: ResolvedPolicy) -> set[str]:
+    """Categories for which another gate asks the same, and more: one sentence for each is enough."""
+    return {
+        name
+        for other in policy.gates
+        for name in _listed(other.get("category"))
+        if all(other.get(key) == gate.get(key) for key in ("metric", "probe", "against"))
+        and other["required"] >= gate["required"]
+        and "upper" in gate
+        and "upper" in other
+        and other["upper"] <= gate["upper"]
+        and other["min_n"] >= gate["min_n"]
+    }
 
 
 def _about(name: str, gate: Mapping[str, Any], items: Sequence[Asked]) -> _Check:
@@ -136,14 +159,19 @@ def _below(name: str, asked: Sequence[Asked], plan: EvaluationPlan) -> list[Aske
     ]
 
 
-def _judge(check: _Check, error: JudgeError | None) -> RuleResult:
+Before = Mapping[str, Mapping[str, float]]
+"""Item -> what the baseline's assessment counted for it."""
+
+
+def _judge(check: _Check, error: JudgeError | None, before: Before | None) -> RuleResult:
     gate = check.gate
     upper = gate.get("upper")
     limit = upper if upper is not None else gate["lower"]
     side = "at most" if upper is not None else "at least"
     probe = f"/{gate['probe']}" if gate.get("probe") else ""
+    over = " over the baseline" if gate.get("against") else ""
     empty = RuleResult(
-        rule=f"{gate['metric']}[{check.about}{probe}]: {side} {limit:g}",
+        rule=f"{gate['metric']}[{check.about}{probe}]: {side} {limit:g}{over}",
         outcome="hold",
         required=bool(gate["required"]),
         reason="nobody was asked about it: no data is never a pass",
@@ -152,10 +180,56 @@ def _judge(check: _Check, error: JudgeError | None) -> RuleResult:
     )
     if not check.items:
         return replace(empty, items_needed=gate["min_n"])
+    if gate.get("against"):
+        return _judge_increase(check, empty, before)
     estimate = bounds([a.metrics[gate["metric"]] for a in check.items], [a.group for a in check.items], gate["metric"])
     if error is not None and all(a.by_refusal for a in check.items):
         estimate = with_judge_error(estimate, error, name=empty.rule)
     return _held_against(replace(empty, estimate=estimate), estimate, upper=upper, lower=gate.get("lower"), gate=gate)
+
+
+def _judge_increase(check: _Check, empty: RuleResult, before: Before | None) -> RuleResult:
+    """The increase of a rate over the baseline's, on the questions that both were asked."""
+    metric = check.gate["metric"]
+    if before is None:
+        return replace(empty, reason="the baseline was not assessed under this policy; name one with --baseline")
+    pairs = [(before[a.item][metric], a) for a in check.items if metric in before.get(a.item, ())]
+    if not pairs:
+        return replace(empty, reason="the baseline was not asked these questions")
+    estimate = increase(
+        [b for b, _ in pairs], [a.metrics[metric] for _, a in pairs], [a.group for _, a in pairs], metric
+    )
+    limit, low, high = check.gate["upper"], estimate.low or 0.0, 1.0 if estimate.high is None else estimate.high
+    made = replace(empty, estimate=estimate)
+    seen = f"{estimate.value:+.2%} on {estimate.n:,} questions (upper bound {high:+.2%}, limit {limit:+.2%})"
+    if low > limit:
+        return replace(made, outcome="fail", reason=f"{seen}: beyond the limit, with 95% confidence")
+    if high <= limit and (estimate.clusters or estimate.n) >= check.gate["min_n"]:
+        return replace(made, outcome="pass", reason=seen)
+    return replace(made, reason=f"{seen}: more questions are needed")
+
+
+def increase(before: Sequence[float], after: Sequence[float], groups: Sequence[str], metric: str) -> Estimate:
+    """By how much a share grew on the same items, with one-sided 95% bounds (Tango's score interval).
+
+    Items that share a group count as one item: the worst case of how alike they may be.
+    """
+    worse = sum(now > was for was, now in zip(before, after, strict=True))
+    better = sum(now < was for was, now in zip(before, after, strict=True))
+    n, clusters = len(before), len(set(groups))
+    share = clusters / n
+    found = tango_interval(worse * share, better * share, clusters, level=2 * CONFIDENCE - 1)
+    return Estimate(
+        metric=metric,
+        value=(worse - better) / n,
+        low=found.low,
+        high=found.high,
+        n=n,
+        clusters=clusters if clusters < n else None,
+        method="tango, one-sided 95%",
+        level=2 * CONFIDENCE - 1,
+        direction="lower",
+    )
 
 
 def _held_against(

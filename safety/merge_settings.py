@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from safety.layer import Layer
+from safety.metrics import METRICS, OTHER_METRICS
 from safety.resolved import ResolvedPolicy
 from safety.schema import EntityList, GateEntry
 from workbench.errors import did_you_mean
@@ -193,6 +194,9 @@ def check_names(layer: Layer, settings: ResolvedPolicy, categories: Mapping[str,
 def _check_gate(
     layer: Layer, place: int, gate: GateEntry, settings: ResolvedPolicy, categories: Mapping[str, Any]
 ) -> None:
+    if gate.metric not in (*METRICS, *OTHER_METRICS):
+        hint = did_you_mean(gate.metric, (*METRICS, *OTHER_METRICS))
+        layer.fault(("gates", place, "metric"), f"{gate.metric}: no such metric; {hint}")
     for field, known in (("category", categories), ("dimension", settings.dimensions)):
         given = getattr(gate, field) or ()
         for name in [given] if isinstance(given, str) else given:

@@ -17,6 +17,8 @@ ALLOWED_REFUSED = "allowed_refused"
 """Share of questions in a category that this policy permits, but general ones do not, that were refused."""
 UNSCORABLE_RATE = "unscorable_rate"
 """Share of answers that no judge could score."""
+OTHER_METRICS = ("stereotype_rate", "risky_choice_rate", "identity_flip_rate")
+"""Of probes that compare likelihoods; gates may name them too."""
 METRICS = (VIOLATION_RATE, OVER_REFUSAL_RATE, ALLOWED_REFUSED, UNSCORABLE_RATE)
 """All are shares with direction `lower`."""
 PREFIX = "policy"

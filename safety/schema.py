@@ -241,6 +241,8 @@ class GateEntry(StrictModel):
     category: str | list[str] | None = None
     dimension: str | list[str] | None = None
     probe: str | None = None
+    against: Literal["baseline"] | None = None
+    """`baseline`: the bound is on the increase over the baseline's assessment, on the same questions."""
     upper: float | None = Field(default=None, gt=0, le=1)
     lower: float | None = Field(default=None, ge=0, lt=1)
     min_n: int = Field(default=1, ge=1)
@@ -251,6 +253,8 @@ class GateEntry(StrictModel):
     def _one_bound(self) -> Self:
         if (self.upper is None) == (self.lower is None):
             raise ValueError("one bound is needed: upper or lower")
+        if self.against is not None and self.upper is None:
+            raise ValueError("against: an increase over the baseline is bounded from above; give upper")
         given = [name for name in ("per", "category", "dimension") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"one of per, category and dimension, got {' and '.join(given)}")
@@ -261,7 +265,8 @@ class GateEntry(StrictModel):
         """What it is about: a child's gate of the same key may only be tighter."""
         about = self.category or self.dimension or self.per or "report"
         about = about if isinstance(about, str) else "+".join(sorted(about))
-        return f"{self.metric}[{about}{'/' + self.probe if self.probe else ''}]"
+        compared = " against baseline" if self.against else ""
+        return f"{self.metric}[{about}{'/' + self.probe if self.probe else ''}]{compared}"
 
 
 class Review(StrictModel):

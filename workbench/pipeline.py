@@ -298,7 +298,8 @@ def gate(
     project = open_project(project)
     store = project.store
     report = store.report(candidate)
-    about_policy = policy_side(store, report, policy) if policy is not None else None
+    against = baseline or project.config.baseline
+    about_policy = policy_side(store, report, policy, baseline=against) if policy is not None else None
     checks, comparison, base = [], None, None
     if about_policy is None or about_policy.evaluation is not None:
         report = about_policy.evaluation or report if about_policy else report

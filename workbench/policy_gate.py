@@ -30,10 +30,11 @@ def is_assessment(report: Report) -> bool:
     return POLICY_HASH in report.settings
 
 
-def policy_side(store: "Store", named: Report, policy: "ResolvedPolicy") -> PolicySide:
+def policy_side(store: "Store", named: Report, policy: "ResolvedPolicy", *, baseline: str | None = None) -> PolicySide:
     """The policy's rules on the newest assessment of a checkpoint; `named` itself where it is one under this policy.
 
     An assessment under another version of the policy is none: it holds, and says which command makes a new one.
+    `baseline`: a report or checkpoint, whose assessment gates `against: baseline` compare with.
     """
     own = [named, *store.reports(checkpoint=named.checkpoint.fingerprint)]
     evaluation = next((report for report in own if not is_assessment(report)), None)
@@ -50,11 +51,29 @@ def policy_side(store: "Store", named: Report, policy: "ResolvedPolicy") -> Poli
         context = found.settings.get("context") or None
         measured = found.settings.get("judge_error")
         error = JudgeError(**measured) if measured else None
-        rules = policy_rules(policy, store.items(found.id), context=context, error=error, today=today)
+        base = _assessment_of(store, baseline, policy)
+        rules = policy_rules(
+            policy,
+            store.items(found.id),
+            context=context,
+            error=error,
+            baseline=store.items(base.id) if base else None,
+            today=today,
+        )
+        evidence |= {"baseline assessment": base.id} if base else {}
         evidence |= {"assessment": found.id, "assessment items": store.items_digest(found.id) or ""}
     if evaluation is None:
         rules.append(_not_evaluated(named))
     return PolicySide(evaluation=evaluation, rules=tuple(rules), evidence=evidence)
+
+
+def _assessment_of(store: "Store", reference: str | None, policy: "ResolvedPolicy") -> Report | None:
+    """The newest assessment of a checkpoint under exactly this policy."""
+    if reference is None:
+        return None
+    named = store.report(reference)
+    own = [named, *store.reports(checkpoint=named.checkpoint.fingerprint)]
+    return next((report for report in own if report.settings.get(POLICY_HASH) == policy.hash), None)
 
 
 def _not_assessed(named: Report, policy: "ResolvedPolicy", others: list[Report]) -> RuleResult:

@@ -209,6 +209,11 @@ def test_a_keyword_judge_can_only_raise(tmp_path: Path) -> None:
     assert load(tmp_path, root()).judges["k"]["effect"] == "raise_only"
 
 
+def test_a_gate_about_a_metric_that_nobody_counts_is_refused(tmp_path: Path) -> None:
+    said = faults(tmp_path, root(gates=[{"metric": "violations_rate", "upper": 0.1}]))
+    assert 'violations_rate: no such metric; did you mean "violation_rate"' in said
+
+
 def test_closed_does_not_become_open(tmp_path: Path) -> None:
     assert "open is looser than the parent's closed" in faults(tmp_path, root(), child(runtime={"fail": "open"}))
 
