@@ -41,7 +41,7 @@ def decide(
         found.setdefault(judgement.category, []).append(judgement)
     readings = {name: _read_all(policy, policy.categories[name], own) for name, own in found.items()}
     context["clean"] = [name for name, (value, _) in readings.items() if value == "allowed"]
-    asked = policy.judged(surface, context) if categories is None else categories
+    asked = policy.judged(surface, context, today=today) if categories is None else categories
     for name in asked:
         if not any(above in readings for above in policy._ancestors(name)):
             readings[name] = ("unscorable", None)

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from safety.conditions import Condition, holds
-from workbench.records import ACTIONS, SURFACES, Action, Severity, Surface
+from workbench.records import ACTIONS, Action, Severity, Surface
 
 RANK: Mapping[str, int] = {action: place for place, action in enumerate(ACTIONS)}
 WITHHOLDS = RANK["rewrite"]
@@ -214,13 +214,27 @@ class ResolvedPolicy:
         """`id@version`."""
         return f"{self.id}@{self.version}"
 
-    def action(self, category: str, surface: Surface, context: Mapping[str, Any] | None = None) -> Action:
+    def action(
+        self,
+        category: str,
+        surface: Surface,
+        context: Mapping[str, Any] | None = None,
+        *,
+        today: date | None = None,
+    ) -> Action:
         """What is done with a violation of a category."""
-        return self.categories[category].step("actions", surface, context).action
+        return self.categories[category].step("actions", surface, context, today=today).action
 
-    def permits(self, category: str, surface: Surface, context: Mapping[str, Any] | None = None) -> bool:
+    def permits(
+        self,
+        category: str,
+        surface: Surface,
+        context: Mapping[str, Any] | None = None,
+        *,
+        today: date | None = None,
+    ) -> bool:
         """Whether this business serves what the category describes: what a permission test asks."""
-        return not is_withheld(self.action(category, surface, context))
+        return not is_withheld(self.action(category, surface, context, today=today))
 
     def refusal(self, category: str | None) -> str:
         """The text that is served in place of a withheld one."""
@@ -241,6 +255,8 @@ class ResolvedPolicy:
         for count in range(len(parts), 0, -1):
             yield ".".join(parts[:count])
 
-    def judged(self, surface: Surface, context: Mapping[str, Any] | None = None) -> list[str]:
+    def judged(
+        self, surface: Surface, context: Mapping[str, Any] | None = None, *, today: date | None = None
+    ) -> list[str]:
         """The categories about which something is done on a surface."""
-        return [c for c in self.categories if surface in SURFACES and self.action(c, surface, context) != "allow"]
+        return [name for name in self.categories if self.action(name, surface, context, today=today) != "allow"]

@@ -292,14 +292,14 @@ def gate(
     was chosen on the other half of the items.
     """
     from workbench.gate import decide, evidence_of
-    from workbench.policy_gate import policy_side
+    from workbench.policy_gate import policy_side, record_overrides
     from workbench.runs import training_rule
 
     project = open_project(project)
     store = project.store
     report = store.report(candidate)
-    against = baseline or project.config.baseline
-    about_policy = policy_side(store, report, policy, baseline=against) if policy is not None else None
+    before = baseline or project.config.baseline
+    about_policy = policy_side(store, report, policy, baseline=before) if policy else None
     checks, comparison, base = [], None, None
     if about_policy is None or about_policy.evaluation is not None:
         report = about_policy.evaluation or report if about_policy else report
@@ -309,15 +309,15 @@ def gate(
     for one in overrides:
         evidence |= {f"override of {one.rule}": one.statement, f"signature of {one.rule}": one.signature}
     told = {one.rule: one.told for one in overrides}
-    inside = training_rule(store, report.checkpoint)
-    more = [inside] if inside is not None else []
+    more = [rule] if (rule := training_rule(store, report.checkpoint)) is not None else []
     if about_policy is not None:
         more += about_policy.rules
         evidence |= about_policy.evidence
     decision = decide(checks, report=report, comparison=comparison, evidence=evidence, overrides=told, more=more)
     parents = [comparison.id] if comparison else [report.id]
-    document = replace(decision, id="", created_at="")
-    found = store.add_decision(_plain(document), verdict=decision.outcome, made_from=parents)
+    document = _plain(replace(decision, id="", created_at=""))
+    found = store.add_decision(document, verdict=decision.outcome, made_from=parents)
+    record_overrides(store, overrides, decision=found, outcome=decision.outcome)
     return Gated(decision=replace(decision, id=found, created_at=_now()), report=report, comparison=comparison)
 
 

@@ -1,6 +1,6 @@
 """What a policy says of a recorded checkpoint: its newest assessment under this very policy, held against its gates."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from workbench.records import Report, RuleResult
 
 if TYPE_CHECKING:
     from safety.resolved import ResolvedPolicy
+    from workbench.overrides import Override
     from workbench.store import Store
 
 POLICY_HASH = "policy_hash"
@@ -65,6 +66,28 @@ def policy_side(store: "Store", named: Report, policy: "ResolvedPolicy", *, base
     if evaluation is None:
         rules.append(_not_evaluated(named))
     return PolicySide(evaluation=evaluation, rules=tuple(rules), evidence=evidence)
+
+
+def record_overrides(store: "Store", overrides: "Sequence[Override]", *, decision: str, outcome: str) -> None:
+    """Keep who overrode what, with the signature, in the audit that only grows."""
+    from workbench.store.audit import AuditEvent, append_audit
+
+    events = [
+        AuditEvent(
+            kind="override",
+            actor=one.signer,
+            document={
+                "rule": one.rule,
+                "reason": one.reason,
+                "statement": one.statement,
+                "signature": one.signature,
+                "decision": decision,
+                "outcome": outcome,
+            },
+        )
+        for one in overrides
+    ]
+    append_audit(store.database, events)
 
 
 def _assessment_of(store: "Store", reference: str | None, policy: "ResolvedPolicy") -> Report | None:

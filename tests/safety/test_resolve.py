@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from safety.policy import load_policy
+from safety.policy import decide, load_policy
 from tests.safety.policy_files import TODAY, WAIVER, child, load, root, write
 from workbench.errors import ConfigError
+from workbench.records import Judgement
 
 
 def cyber(**entry: Any) -> dict[str, Any]:
@@ -55,6 +56,19 @@ def test_a_policy_that_stays_loaded_lets_a_waiver_end_too(tmp_path: Path) -> Non
     category = found.categories["cyber"]
     assert category.step("actions", "model_output", today=date(2027, 3, 31)).action == "log"
     assert category.step("actions", "model_output", today=date(2027, 4, 1)).action == "block"
+
+
+def test_a_category_is_judged_again_from_the_day_on_which_its_waiver_ended(tmp_path: Path) -> None:
+    entry = {"actions": {"user_input": "allow"}, "waiver": WAIVER}
+    first = root()
+    first["categories"]["cyber"]["relax"] = {"to": "allow"}
+    found = load(tmp_path, first, child(**cyber(**entry)))
+    days = date(2027, 3, 31), date(2027, 4, 1)
+    assert ["cyber" in found.judged("user_input", today=day) for day in days] == [False, True]
+    assert [decide(found, "user_input", [], today=day).action for day in days] == ["log", "log"]
+    others = [name for name in found.categories if name not in ("cyber", "cyber.exploit")]
+    allowed = [Judgement(category=name, value="allowed", judge="m") for name in others]
+    assert [decide(found, "user_input", allowed, today=day).action for day in days] == ["allow", "log"]
 
 
 def test_nothing_is_relaxed_further_than_the_parent_says(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.recorded import lose, project_in, record_report, right
 from workbench.cli import main
 from workbench.store import Project
+from workbench.store.audit import audit_rows
 
 BEFORE = {"arc": right(400, 300), "piqa": right(400, 280)}
 
@@ -181,6 +182,8 @@ def test_an_override_is_signed_verified_and_kept(run: Any, project: Project, tmp
     assert code == 0 and decision["rules"][0]["overridden"] == "ada@example.org: the set is mislabelled"
     assert decision["rules"][0]["outcome"] == "fail"
     _verify(decision["evidence"], project.root / "signers", tmp_path)
+    kept = audit_rows(project.store.database, kind="override")[-1]
+    assert (kept.actor, kept.document["decision"]) == ("ada@example.org", decision["id"])
     code, _, err = run(*words, "--sign-key", str(keys[1]))
     assert code == 2 and "not in it" in err
 
