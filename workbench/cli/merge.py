@@ -128,7 +128,7 @@ def _sweep(
     average_last: int,
     keep_all: bool,
 ) -> "Frontier":
-    from workbench.cli.eval import _Talk
+    from workbench.cli.eval import Talk
     from workbench.pipeline import EvaluationRequest, merge_frontier
 
     return merge_frontier(
@@ -139,7 +139,7 @@ def _sweep(
         weights=weights,
         average_last=average_last,
         keep_all=keep_all,
-        listener=_Talk().listener(),
+        listener=Talk().listener(),
     )
 
 

@@ -43,7 +43,7 @@ def plan(
         workbench mix plan recipe.yaml --replay general
         workbench mix plan recipe.yaml --replay general --shares 0,2,5,15,30 --budget 2pt --verify
     """
-    from workbench.cli.eval import _Talk as EvalTalk
+    from workbench.cli.eval import Talk as EvalTalk
     from workbench.cli.projects import find_project
     from workbench.margins import parse_margin
     from workbench.mixplan import plan_document, plan_mix

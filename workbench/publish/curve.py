@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from workbench.publish.forest import line_at, ticks_between, write_at
+from workbench.publish.forest import PATHS, line_at, ticks_between, write_at
+from workbench.publish.signs import VERDICTS
 from workbench.publish.wording import minus
+from workbench.records import Verdict
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 340, 52, 46, 14
 """Units of the drawing, and of its margins."""
@@ -23,7 +25,7 @@ class FrontierPoint:
     """Change of the worst retained task; -1 uses its budget up."""
     domain: float
     """Mean change of the domain's tasks."""
-    verdict: str
+    verdict: Verdict
     """What half of the items says of the retained tasks: kept, forgot, inconclusive."""
     chosen: bool = False
     series: str = ""
@@ -49,13 +51,27 @@ def frontier_plot(points: Sequence[FrontierPoint]) -> str:
         ElementTree.SubElement(svg, "polyline", {"class": "zero", "points": path, "fill": "none"})
     write_at(svg, f"{start[0]:.1f}", start[1] - 9, "start", "tick", anchor="middle")
     for point, (x, y) in zip(points, places, strict=True):
-        tone = {"kept": "good", "forgot": "bad"}.get(point.verdict, "warn")
-        group = ElementTree.SubElement(svg, "g", {"class": f"tone-{tone}"})
-        size = "8" if point.chosen else "5"
-        ElementTree.SubElement(group, "circle", {"class": "point", "cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": size})
+        sign = VERDICTS[point.verdict]
+        group = ElementTree.SubElement(svg, "g", {"class": f"tone-{sign.tone}"})
+        place = f"translate({x:.1f},{y:.1f}) scale({1.6 if point.chosen else 1})"
+        ElementTree.SubElement(group, "path", {"class": "point", "d": PATHS[sign.glyph], "transform": place})
         text = f"{point.label}{' (chosen)' if point.chosen else ''}"
         write_at(group, f"{x:.1f}", y - 12, text, "task" if point.chosen else "tick", anchor="middle")
     return ElementTree.tostring(svg, encoding="unicode")
+
+
+def frontier_rows(points: Sequence[FrontierPoint]) -> list[tuple[str, str, str, str, str]]:
+    """The chart's table: label, domain, worst retained, tone and mark of the verdict."""
+    return [
+        (
+            f"{point.label}{' (chosen)' if point.chosen else ''}",
+            minus(f"{point.domain:+.2f}"),
+            minus(f"{point.retained:+.2f}"),
+            VERDICTS[point.verdict].tone,
+            VERDICTS[point.verdict].label,
+        )
+        for point in points
+    ]
 
 
 def _axes(svg: ElementTree.Element, x_range: tuple[float, float], y_range: tuple[float, float]) -> None:

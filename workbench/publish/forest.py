@@ -22,7 +22,7 @@ _STAR = " ".join(
     f"{-(7.5 if n % 2 == 0 else 3.2) * math.cos(math.pi * n / 5):.2f}"
     for n in range(10)
 )
-_PATHS: dict[Glyph, str] = {
+PATHS: dict[Glyph, str] = {
     "circle": "M-5.5,0 a5.5,5.5 0 1,0 11,0 a5.5,5.5 0 1,0 -11,0 Z",
     "ring": "M-5,0 a5,5 0 1,0 10,0 a5,5 0 1,0 -10,0 Z",
     "triangle": "M0,-6.5 L6.5,5 L-6.5,5 Z",
@@ -30,6 +30,7 @@ _PATHS: dict[Glyph, str] = {
     "star": f"{_STAR} Z",
     "cross": "M-5,-5 L5,5 M-5,5 L5,-5",
 }
+"""Outline of each glyph around 0, 0."""
 
 
 def forest_plots(tasks: Sequence[TaskComparison]) -> list[tuple[str, str]]:
@@ -87,7 +88,7 @@ def _row(svg: ElementTree.Element, task: TaskComparison, top: int, low: float, h
     point = ElementTree.SubElement(
         row, "svg", {"x": _place(estimate.value, low, high), "y": str(middle), "overflow": "visible"}
     )
-    ElementTree.SubElement(point, "path", {"class": f"point {sign.glyph}", "d": _PATHS[sign.glyph]})
+    ElementTree.SubElement(point, "path", {"class": f"point {sign.glyph}", "d": PATHS[sign.glyph]})
 
 
 def _sentence(task: TaskComparison) -> str:

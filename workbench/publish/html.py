@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.publish import wording
-from workbench.publish.curve import FrontierPoint, frontier_plot
+from workbench.publish.curve import FrontierPoint, frontier_plot, frontier_rows
 from workbench.publish.forest import forest_plots
 from workbench.publish.signs import DARK, LIGHT, OUTCOMES, VERDICTS
 from workbench.publish.text import cut_start, reveal, reveal_line, split_start
@@ -65,6 +65,7 @@ def comparison_html(
         rules=[],
         evidence=_facts(evidence),
         frontier=frontier_plot(frontier) if frontier else "",
+        frontier_rows=frontier_rows(frontier),
     )
 
 

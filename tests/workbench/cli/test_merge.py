@@ -68,7 +68,8 @@ def test_a_sweep_chooses_on_one_half_and_judges_on_the_other(home: Path, capsys:
     assert all(store.report(point["report"]).id == point["report"] for point in found["points"])
     page = (home / "frontier.html").read_text()
     svg = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
-    assert len(svg.findall(".//circle")) == 3
+    assert len(svg.findall(".//path")) == 3
+    assert page.count('<th scope="row"><bdi>30%') == 1
 
 
 def test_a_sweep_without_a_domain_task_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
