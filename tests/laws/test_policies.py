@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from safety.judges.base import build_judge
 from safety.policy import ResolvedPolicy, load_policy, shipped_policies
 from safety.policy_hash import resolved_json
 from safety.resolved import RANK
 from safety.schema import PolicyFile
 from workbench.config import read_yaml, validate
+from workbench.errors import ConfigError
 from workbench.records import SURFACES
 
 TODAY = date(2027, 1, 1)
@@ -56,16 +58,21 @@ def test_nothing_that_is_withheld_is_served_because_a_judge_failed(policy: Resol
         assert policy.permits(name, "model_output") or RANK[failure] >= RANK["rewrite"], (name, violation, failure)
 
 
-def test_a_floor_holds_for_every_context_that_the_policy_knows(policy: ResolvedPolicy):
-    assert set(load_policy("default", today=TODAY).floors) <= set(policy.floors)
-    for floor in policy.floors:
-        for surface in SURFACES:
-            action = policy.action(floor, surface, policy.context.get("assume"))
-            assert (
-                RANK[action] >= RANK[load_policy("default", today=TODAY).action(floor, surface)]
-                if floor == "csae"
-                else 1
-            )
+def test_a_floor_of_a_parent_is_as_strict_below_it(policy: ResolvedPolicy):
+    for parent in (load_policy(name.split("@")[0], today=TODAY) for name in policy.lineage):
+        assert set(parent.floors) <= set(policy.floors)
+        for floor in parent.floors:
+            for surface in SURFACES:
+                action = policy.action(floor, surface, policy.context.get("assume"))
+                assert RANK[action] >= RANK[parent.action(floor, surface)]
+
+
+def test_every_judge_can_be_built_or_says_that_a_model_is_to_be_named(policy: ResolvedPolicy):
+    for name, judge in policy.judges.items():
+        try:
+            build_judge(name, judge["kind"], judge.get("options"))
+        except ConfigError as error:
+            assert judge["kind"] == "model" and "needs an engine" in str(error)
 
 
 def test_every_category_has_a_definition_a_judge_and_its_own_tests(policy: ResolvedPolicy):
