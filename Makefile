@@ -1,9 +1,10 @@
 # Everything a developer does. `make demo` and `make test` set up what they need by themselves, once.
 #
-#   make demo       a real model and its rounded twin on two sample suites, side by side
+#   make demo       a real model is trained, two copies of it are rounded: which may ship? A few minutes
 #   make test       lint, types, layers, then all tests (a real PostgreSQL included)
 #   make lint       ruff, format check, import layers         make types      pyright
-#   make speed      the speed table against lm-eval           make studies    the studies behind the documents
+#   make speed      the speed table against lm-eval           make studies    list the studies behind the documents
+#   make study-NAME run one of them: minutes to hours, as the list says
 #   make docs       regenerate docs/cli.md                    make test-vllm  the tests that run a real vLLM
 #   make clean      remove what `make` made                   make constraints  pin what is newest now
 #
@@ -71,10 +72,11 @@ browser:
 speed: setup $(VLLM_VENV)/.ready
 	$(BIN)/python -m studies.speed
 
-STUDIES := $(filter-out __init__ speed% %_page,$(basename $(notdir $(wildcard studies/*.py))))
+# Says what there is and how long each takes; `make study-NAME` runs one, and goes on where it was stopped if it can.
 studies: setup
-	@for study in $(STUDIES); do echo "== $$study"; $(BIN)/python -m studies.$$study; done
-	@test -n "$(STUDIES)" || echo "no studies beside speed: make speed"
+	@$(BIN)/python -m studies
+study-%: setup
+	$(BIN)/python -m studies.$(subst -,_,$*)
 
 docs: setup
 	$(BIN)/python -m workbench.cli.reference docs/cli.md

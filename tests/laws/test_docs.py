@@ -4,6 +4,9 @@ import re
 
 import pytest
 
+from studies import medical, shopping
+from studies.__main__ import list_studies
+from studies.experiment import BEGIN, END, read_results
 from tests.laws.test_commands import parses
 from tests.laws.tree import ROOT
 from workbench.cli.reference import build_reference
@@ -41,11 +44,19 @@ def test_commands_in_code_blocks_can_be_typed(page):
 @pytest.mark.parametrize("page", WRITTEN, ids=name_of)
 def test_make_targets_named_exist(page):
     text = page.read_text(encoding="utf-8")
-    targets = set(re.findall(r"`make ([a-z][a-z-]*)", text)) | set(
+    targets = set(re.findall(r"`make ([a-z][a-z-]*)(?![A-Z])", text)) | set(
         re.findall(r"^make ([a-z][a-z-]*)", text, re.MULTILINE)
     )
     known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    known |= {f"study-{name.replace('_', '-')}" for name, _, _ in list_studies()}
     assert targets - known == set()
+
+
+@pytest.mark.parametrize("study", [medical, shopping], ids=lambda study: study.__name__)
+def test_the_measured_part_of_a_study_is_what_its_numbers_say(study):
+    name = study.__name__.removeprefix("studies.")
+    page = (ROOT / "docs" / "studies" / f"{name}.md").read_text(encoding="utf-8")
+    assert page.split(BEGIN)[1].split(END)[0] == study.render(read_results(name)), f"run: make study-{name}"
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name_of)

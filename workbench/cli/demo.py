@@ -1,6 +1,10 @@
-"""`workbench demo`: which of a real small model's two copies may ship? By commands that anyone would type."""
+"""`workbench demo`: a real small model is trained, two copies of it are damaged or not: which of the three may ship?
+
+By commands that anyone would type, on data that is part of the package.
+"""
 
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,24 +25,38 @@ def command(
     folder: Annotated[Path, typer.Option(help="Project folder of the demo; made if need be.")] = Path("demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a command.")] = False,
 ) -> None:
-    """Evaluate a real small model, a harmless copy and a damaged one, and decide which may ship.
+    """Train a real small model, and judge it, a harmless copy and a damaged one: which may ship?
 
-    Fetches SmolLM2-135M-Instruct, stores a copy of its weights in another type and one rounded to 3 bits, asks all
-    three the questions of a domain suite and of a general one that are part of this package, and holds both copies
-    against the gate. Run again, it is answered from what was kept.
+    Fetches SmolLM2-135M-Instruct and fine-tunes it by demo/recipe.yaml on a shop's messages, blended with general
+    answers; evaluates what came of it on messages it never saw and on general questions, and decides. Then it stores a
+    copy of the weights in another type and one rounded to 3 bits and decides on these. All data is part of this
+    package. Killed and run again, it goes on where it stopped and is answered from what was kept.
 
     Examples:
         workbench demo
         workbench demo --folder my-demo
         workbench demo --json
     """
-    harmless, damaged = make_twins(folder)
-    suites = [word for suite in SUITES for word in ("--suite", suite)]
+    recipe = write_recipe(folder)
     option = ["--project", str(folder), *(["--json"] if as_json else [])]
+    harmless, damaged = make_twins(folder)
+    _run(["train", str(recipe), *option])
+    suites = [word for suite in SUITES for word in ("--suite", suite)]
     _run(["eval", str(harmless), str(damaged), *suites, "--baseline", MODEL, "--noise-floor", *option])
     _run(["gate", harmless.name, "--baseline", MODEL, *option])
     _run(["gate", damaged.name, "--baseline", MODEL, "--html", str(folder / PAGE), *option])
     _run(["compare", MODEL, damaged.name, "--flips", "8", *option])
+
+
+def write_recipe(folder: Path) -> Path:
+    """The demo's recipe with its gate and data, for the user to read and to change; files that are there stay."""
+    import training
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sorted((Path(training.__file__).parent / "samples").iterdir()):
+        if not (folder / source.name).exists():
+            shutil.copy(source, folder / source.name)
+    return folder / "recipe.yaml"
 
 
 def make_twins(folder: Path) -> tuple[Path, Path]:
@@ -76,7 +94,7 @@ def make_twins(folder: Path) -> tuple[Path, Path]:
 
 
 def _run(words: Sequence[str]) -> None:
-    """As if typed; a gate's exit code is told, and does not end the demo."""
+    """As if typed; the exit code of a decision is told, and does not end the demo."""
     from workbench.cli import build_cli
 
     say(f"\n$ {shlex.join(['workbench', *words])}")
@@ -84,6 +102,6 @@ def _run(words: Sequence[str]) -> None:
     try:
         build_cli().main(args=list(words), prog_name="workbench", standalone_mode=False)
     except SystemExit as ended:
-        if words[0] != "gate" or ended.code not in (0, 1, 3):
+        if words[0] not in ("gate", "train") or ended.code not in (0, 1, 3):
             raise
         say(f"exit code {ended.code}")
