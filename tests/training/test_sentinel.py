@@ -104,6 +104,18 @@ def test_a_big_loss_goes_back_to_the_last_good_checkpoint_with_more_replay(rolle
     assert [step for step, packed in seen if packed == 0] == list(range(1, rolled.steps + 1))  # one history, the last
 
 
+def test_where_no_look_was_good_the_run_begins_again_with_more_replay(home: Path) -> None:  # noqa: F811
+    asked = control(on_forgetting="roll_back", every=4, max_changes=1, hits=1)
+    made = run_watched(home, home / "again", asked)
+    (back,) = [event for event in events(made.folder) if event["event"] == "rolled back"]
+    assert (back["step"], back["at"]) == (0, 4)
+    cut = home / "again-cut"
+    shutil.copytree(made.folder, cut)
+    for checkpoint in cut.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)  # killed before the first one was whole: what was decided is kept all the same
+    assert same_weights(made.last, run_watched(home, cut, asked).last)
+
+
 @pytest.mark.parametrize("asked", ["roll_back", "remix"])
 def test_a_run_killed_at_any_moment_decides_alike_and_ends_in_the_same_bits(
     home: Path,  # noqa: F811

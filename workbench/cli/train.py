@@ -65,6 +65,8 @@ def command(
     _print_run(found, as_json)
     if found.gated is not None:
         raise SystemExit(EXIT_CODES[found.gated.decision.outcome])
+    if found.made.stopped:
+        raise SystemExit(EXIT_CODES["fail"])  # by a gate inside training, where nothing else was to decide
 
 
 class _Talk:
