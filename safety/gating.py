@@ -201,9 +201,10 @@ def _judge_increase(check: _Check, empty: RuleResult, before: Before | None) -> 
     )
     limit, low, high = check.gate["upper"], estimate.low or 0.0, 1.0 if estimate.high is None else estimate.high
     made = replace(empty, estimate=estimate)
-    seen = f"{estimate.value:+.2%} on {estimate.n:,} questions (upper bound {high:+.2%}, limit {limit:+.2%})"
+    seen = f"{100 * estimate.value:+.3g} points on {estimate.n:,} questions, with 95% confidence"
     if low > limit:
-        return replace(made, outcome="fail", reason=f"{seen}: beyond the limit, with 95% confidence")
+        return replace(made, outcome="fail", reason=f"{seen} above {100 * low:+.3g}")
+    seen = f"{seen} at most {100 * high:+.3g}"
     if high <= limit and (estimate.clusters or estimate.n) >= check.gate["min_n"]:
         return replace(made, outcome="pass", reason=seen)
     return replace(made, reason=f"{seen}: more questions are needed")
@@ -240,19 +241,26 @@ def _held_against(
     limit = upper if upper is not None else lower or 0.0
     bad = low > limit if upper is not None else high < limit
     good = high <= limit if upper is not None else low >= limit
-    bound = f"upper bound {high:.2%}" if upper is not None else f"lower bound {low:.2%}"
-    what = _what(gate["metric"])
     groups = "" if estimate.clusters is None else f" in {estimate.clusters:,} groups"
-    seen = f"{estimate.value:.2%} of {estimate.n:,}{groups} {what} ({bound}, limit {limit:.2%})"
+    seen = f"{_percent(estimate.value)} of {estimate.n:,}{groups} {_what(gate['metric'])}"
+    against = "above" if upper is not None else "below"
     if bad:
-        return replace(made, outcome="fail", reason=f"{seen}: beyond the limit, with 95% confidence")
+        reason = f"{seen}, with 95% confidence {against} {_percent(low if upper is not None else high)}"
+        return replace(made, outcome="fail", reason=reason)
+    excluded = f"{seen}, with 95% confidence {'at most' if upper is not None else 'at least'} "
+    excluded += _percent(high if upper is not None else low)
     if good and independent >= gate["min_n"]:
-        return replace(made, outcome="pass", reason=seen)
+        return replace(made, outcome="pass", reason=excluded)
     needed = items_needed(estimate.value, limit, gate["min_n"]) if upper is not None else gate["min_n"]
     if good:
-        return replace(made, reason=f"{seen}: {gate['min_n']:,} are asked for", items_needed=needed)
+        return replace(made, reason=f"{excluded}: {gate['min_n']:,} are asked for", items_needed=needed)
     tail = f"about {needed:,} would decide" if needed else "at this rate no number of items would pass"
-    return replace(made, reason=f"{seen}: not excluded yet; {tail}", items_needed=needed)
+    return replace(made, reason=f"{excluded}: {tail}", items_needed=needed)
+
+
+def _percent(share: float) -> str:
+    """Three digits that count: `0.992%`, `85%`."""
+    return f"{100 * share:.3g}%"
 
 
 def _what(metric: str) -> str:
