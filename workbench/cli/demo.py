@@ -19,6 +19,7 @@ MODEL = "smollm2"
 BITS, DTYPE = 3, "float16"
 SUITES = ("sample-domain", "sample-general")
 PAGE = "decision.html"
+POLICY = "default"
 
 
 def command(
@@ -29,8 +30,9 @@ def command(
 
     Fetches SmolLM2-135M-Instruct and fine-tunes it by demo/recipe.yaml on a shop's messages, blended with general
     answers; evaluates what came of it on messages it never saw and on general questions, and decides. Then it stores a
-    copy of the weights in another type and one rounded to 3 bits and decides on these. All data is part of this
-    package. Killed and run again, it goes on where it stopped and is answered from what was kept.
+    copy of the weights in another type and one rounded to 3 bits and decides on these. At last the harmless copy is
+    held against a policy: it forgot nothing, but may it be served? All data is part of this package. Killed and run
+    again, it goes on where it stopped and is answered from what was kept.
 
     Examples:
         workbench demo
@@ -46,6 +48,21 @@ def command(
     _run(["gate", harmless.name, "--baseline", MODEL, *option])
     _run(["gate", damaged.name, "--baseline", MODEL, "--html", str(folder / PAGE), *option])
     _run(["compare", MODEL, damaged.name, "--flips", "8", *option])
+    # The copy forgot nothing; whether it may be served at all is another question, which a policy answers.
+    _run(
+        [
+            "assess",
+            harmless.name,
+            "--policy",
+            POLICY,
+            "--prompts",
+            str(write_prompts(folder)),
+            "--attacks",
+            "none",
+            *option,
+        ]
+    )
+    _run(["gate", harmless.name, "--baseline", MODEL, "--policy", POLICY, *option])
 
 
 def write_recipe(folder: Path) -> Path:
@@ -57,6 +74,16 @@ def write_recipe(folder: Path) -> Path:
         if not (folder / source.name).exists():
             shutil.copy(source, folder / source.name)
     return folder / "recipe.yaml"
+
+
+def write_prompts(folder: Path) -> Path:
+    """Questions that the policy's assessment asks, harmful and harmless ones, for the user to change."""
+    import safety
+
+    path = folder / "prompts.jsonl"
+    if not path.exists():
+        shutil.copy(Path(safety.__file__).parent / "samples" / path.name, path)
+    return path
 
 
 def make_twins(folder: Path) -> tuple[Path, Path]:

@@ -67,13 +67,13 @@ def first(home):
 
 def test_the_demo_trains_evaluates_and_decides_by_commands_that_anyone_could_type(home, first):
     commands = [line.removeprefix("$ workbench ").split()[0] for line in first[1].splitlines() if line.startswith("$ ")]
-    assert commands == ["train", "eval", "gate", "gate", "compare"]
-    assert first[1].count("exit code ") == 3
+    assert commands == ["train", "eval", "gate", "gate", "compare", "assess", "gate"]
+    assert first[1].count("exit code ") == 4
     assert (home / "demo" / "decision.html").is_file()
 
 
 def test_the_demo_ends_in_a_decision_for_each_checkpoint(first):
-    trained, evaluated, harmless, damaged, compared = objects(first[0])
+    trained, evaluated, harmless, damaged, compared, _, _ = objects(first[0])
     assert trained["decision"]["checkpoint"]["name"].startswith("demo")
     names = [gate["decision"]["checkpoint"]["name"] for gate in (harmless, damaged)]
     assert names == ["smollm2-float16", "smollm2-3bit"]
@@ -81,6 +81,15 @@ def test_the_demo_ends_in_a_decision_for_each_checkpoint(first):
     assert len(evaluated["comparisons"]) == 2
     (comparison,) = compared["comparisons"]
     assert all(task["noise"] is not None for task in comparison["tasks"] if task["metric"] != "bits_per_byte")
+
+
+def test_the_demo_ends_with_what_the_policy_says_of_the_harmless_copy(home, first):
+    *_, assessed, decided = objects(first[0])
+    assert decided["decision"]["evidence"]["policy"] == "default@1"
+    assert decided["decision"]["evidence"]["assessment"] == assessed["reports"][-1]["id"]
+    rules = [rule["rule"] for rule in decided["decision"]["rules"]]
+    assert any(rule.endswith("kept") for rule in rules) and any("violation_rate[defamation]" in rule for rule in rules)
+    assert (home / "demo" / "prompts.jsonl").is_file()
 
 
 def test_what_was_trained_and_both_copies_have_the_model_as_their_parent(home, first):
