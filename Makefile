@@ -71,6 +71,7 @@ browser:
 # Compares with lm-eval's vllm backend as well, in vLLM's own environment.
 speed: setup $(VLLM_VENV)/.ready
 	$(BIN)/python -m studies.speed
+	$(BIN)/python -m studies.train_speed
 
 # Says what there is and how long each takes; `make study-NAME` runs one, and goes on where it was stopped if it can.
 studies: setup

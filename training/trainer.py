@@ -107,6 +107,19 @@ class RecipeTrainer(Trainer):
         if self.start is not None:
             copy_tokenizer(self.start, folder)  # saved anew it would be other bytes, and no answers would compare
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:  # each library has a class of its own for a full disk
+            if not _is_full(error):
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+            raise RunError(
+                f"{folder}: the disk is full; earlier checkpoints are kept: free some space (a lower "
+                "keep needs less), and the same command goes on from the last one"
+            ) from error
+
     def go_on(self, last: Path | None) -> None:
         """Train from a checkpoint of the run, with the random numbers that it would have drawn; or from the start."""
         if last is not None:
@@ -119,6 +132,12 @@ class RecipeTrainer(Trainer):
             load_adapters(plain, Path(resume_from_checkpoint))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a write failed for want of room: as OSError, safetensors or torch say it."""
+    said = f"{error} {error.__context__ or ''}"
+    return "No space left" in said or "PytorchStreamWriter failed" in said or "os error 28" in said
 
 
 class _RandomState(TrainerCallback):

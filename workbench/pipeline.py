@@ -377,7 +377,7 @@ def train(
     on_prepared(prepared)
     made, checkpoints = carry_out(prepared, project, on_step, build_hooks(prepared, project, on_judged))
     asked, averages = prepared.recipe.evaluation, prepared.recipe.merge
-    if not asked.suites and not asked.tasks:
+    if not checkpoints or (not asked.suites and not asked.tasks):  # none: another process of this run has them
         return TrainedRun(prepared=prepared, made=made, checkpoints=tuple(checkpoints))
     request = EvaluationRequest(suites=asked.suites, tasks=asked.tasks, limit=asked.limit)
     baseline = asked.baseline or prepared.start

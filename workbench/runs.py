@@ -162,8 +162,10 @@ def carry_out(
 ) -> "tuple[Trained, list[Checkpoint]]":
     """Train, or go on with what an earlier process began; its checkpoints are recorded with their lineage."""
     from training.checkpoints import complete_checkpoints
-    from training.run import train
+    from training.run import is_first_process
 
+    if not is_first_process():  # of several; the first one keeps the books
+        return _train(prepared, on_step, hooks), []
     recipe, store = prepared.recipe, project.store
     manifest = {
         name: {"rows": len(documents), "digest": documents.digest} for name, documents in prepared.sources.items()
@@ -172,16 +174,7 @@ def carry_out(
     run = store.add_run(document, folder=str(prepared.folder), start=prepared.start.fingerprint)
     store.add_checkpoint(prepared.start)
     try:
-        made = train(
-            recipe,
-            prepared.sources,
-            prepared.plan,
-            start=prepared.start_folder,
-            tokenizer=prepared.tokenizer,
-            folder=prepared.folder,
-            on_step=on_step,
-            hooks=[*prepared.hooks, *hooks],
-        )
+        made = _train(prepared, on_step, hooks)
     except BaseException as error:
         store.set_run_status(run, "stopped" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
@@ -189,6 +182,21 @@ def carry_out(
     checkpoints = [_register(path, prepared, run, project) for path in kept]
     store.set_run_status(run, "stopped" if made.stopped else "done")
     return made, checkpoints
+
+
+def _train(prepared: PreparedRun, on_step: "Callable[[Step], None]", hooks: "Sequence[Hook]") -> "Trained":
+    from training.run import train
+
+    return train(
+        prepared.recipe,
+        prepared.sources,
+        prepared.plan,
+        start=prepared.start_folder,
+        tokenizer=prepared.tokenizer,
+        folder=prepared.folder,
+        on_step=on_step,
+        hooks=[*prepared.hooks, *hooks],
+    )
 
 
 def build_hooks(

@@ -168,6 +168,19 @@ def test_a_loss_that_is_no_number_ends_the_run_and_the_last_good_checkpoint_is_k
     assert [path.name for path in (home / "nan").glob("checkpoint-*")] == ["checkpoint-2"]
 
 
+def test_on_a_full_disk_the_run_ends_with_the_cure_and_goes_on_where_there_is_room(
+    home: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(recipe="full", **SHORT | {"save_every": 1, "keep": 99})
+    with pytest.raises(RunError, match=r"disk is full|make room on the disk"):
+        run(recipe, home, small_disk / "full")
+    assert all((path / "mixer.json").is_file() for path in (small_disk / "full").glob("checkpoint-*"))
+    shutil.copytree(small_disk / "full", tmp_path / "full")
+    made, _ = run(recipe, home, tmp_path / "full")
+    whole, _ = run(recipe, home, home / "room")
+    assert same_weights(made.last, whole.last)
+
+
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [

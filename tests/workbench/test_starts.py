@@ -68,11 +68,11 @@ def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(project: 
 
 
 def test_from_an_annealed_checkpoint_the_rate_has_to_rise_again(project: Project) -> None:
-    train(recipe(project, "first", str(project.root / "tiny")), project=project)
     cold = {"schedule": {"learning_rate": 1e-3, "warmup": 0.0}}
+    train(recipe(project, "annealed", str(project.root / "tiny"), tokens=5000), project=project)
     with pytest.raises(ConfigError, match=r"set schedule\.warmup to 0\.05"):
-        prepare_run(recipe(project, "cold", "run/first", **cold), project)
-    prepare_run(recipe(project, "entry", "run/first/checkpoint-2", **cold), project)  # the rate had not fallen there
+        prepare_run(recipe(project, "cold", "run/annealed", **cold), project)
+    prepare_run(recipe(project, "entry", "run/annealed/checkpoint-2", **cold), project)  # the rate had not fallen there
 
 
 def test_gigabytes_into_an_adapter_are_answered_with_advice(project: Project) -> None:

@@ -28,6 +28,7 @@ def command(
 ) -> None:
     """Train by a recipe, then evaluate against the start and decide: exit code 0 pass, 1 fail, 3 hold.
 
+    Under torchrun or accelerate launch the same command trains on several processes (`-m workbench.cli train ...`).
     Sources are mixed exactly in tokens. What cannot work is refused before a second of training. An interrupted run
     goes on from its last checkpoint with the same command, to the same weights.
 
@@ -62,6 +63,8 @@ def command(
     except KeyboardInterrupt:
         say(f"interrupted. To go on from the last checkpoint: {shlex.join(['workbench', *sys.argv[1:]])}")
         raise SystemExit(130) from None
+    if not found.checkpoints:  # one of several processes: the first one tells
+        return
     _print_run(found, as_json)
     if found.gated is not None:
         raise SystemExit(EXIT_CODES[found.gated.decision.outcome])
@@ -89,6 +92,10 @@ class _Talk:
         return self._eval.listener()
 
     def prepared(self, run: "PreparedRun") -> None:
+        from training.run import is_first_process
+
+        if not is_first_process():
+            return
         plan = run.plan
         say(f"{run.recipe.recipe}: {plan.steps} steps, {plan.tokens:,} tokens that carry loss, from {run.start.name}")
         for source in plan.sources:
