@@ -29,6 +29,10 @@ WATCHED = ["sample_general_cloze", "arc_challenge", "commonsense_qa_cloze"]
 """Other sets than the ones that judge in the end."""
 
 
+BATCH, ITEMS = 1024, 50
+"""Tokens of a step, and items of a watched task."""
+
+
 def say(text: str) -> None:
     print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
 
@@ -38,11 +42,11 @@ def recipe(name: str, *, steps: int, replay: float, on_forgetting: str, every: i
     if replay:
         mix.append({"name": "books", "data": "books.jsonl", "share": replay})
     return {
-        "recipe": name, "start": "smollm2", "method": "pretrain", "mix": mix, "tokens": steps * 2048,
-        "sequence_length": 512, "batch_tokens": 2048, "micro_batch": 1, "log_every": 1, "keep": 2,
+        "recipe": name, "start": "smollm2", "method": "pretrain", "mix": mix, "tokens": steps * BATCH,
+        "sequence_length": 512, "batch_tokens": BATCH, "micro_batch": 1, "log_every": 1, "keep": 2,
         "schedule": {"learning_rate": 4e-4, "warmup": 0.05, "anneal": 0.2}, "dtype": "float32",
         "control": {
-            "tasks": WATCHED, "limit": 80, "every": every, "on_forgetting": on_forgetting, "self_written": 48,
+            "tasks": WATCHED, "limit": ITEMS, "every": every, "on_forgetting": on_forgetting, "self_written": 32,
             "kl_every": 4, **({"replay": ["books"], "max_changes": 4} if replay else {}),
         },
     }  # fmt: skip
@@ -188,7 +192,7 @@ def same_model(project: Project, reruns: int) -> list[dict[str, Any]]:
     from workbench.references import resolve_checkpoint
     from workbench.watching import build_measure
 
-    control = Control(tasks=tuple(WATCHED), limit=80)
+    control = Control(tasks=tuple(WATCHED), limit=ITEMS)
     home = model_folder(resolve_checkpoint("smollm2", project))
     model, tokenizer = AutoModelForCausalLM.from_pretrained(home), AutoTokenizer.from_pretrained(home)
     rows: list[dict[str, Any]] = []
@@ -224,7 +228,7 @@ def evaluate(project: Project, runs: dict[str, Any], *, limit: int) -> dict[str,
         }
         for name, one in zip(runs, found.evaluated, strict=True)
     }  # fmt: skip
-    frontier = merge_frontier("smollm2", paths[0], project=project, request=request)
+    frontier = merge_frontier("smollm2", paths[0], project=project, request=request, weights=[0.3, 0.6])
     points = [
         {**point, "tasks": {task.task: _row(task) for task in one.selected.tasks}}
         for point, one in zip(frontier_document(frontier)["points"], frontier.points, strict=True)
@@ -256,7 +260,7 @@ def main() -> None:
     project = Project.open_or_init(asked.project)
     folder = asked.project / "recipes"
     write_data(folder)
-    steps, every, limit = (10, 3, 20) if asked.quick else (36, 6, 150)
+    steps, every, limit = (6, 2, 20) if asked.quick else (20, 4, 80)
     plans = {
         "domain only": recipe("alone", steps=steps, replay=0.0, on_forgetting="warn", every=every),
         "with the gate": recipe("gated", steps=steps, replay=0.1, on_forgetting="roll_back", every=every),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studies.control import DOMAIN, GENERAL, WATCHED
+from studies.control import BATCH, DOMAIN, GENERAL, ITEMS, WATCHED
 
 
 def render(found: Mapping[str, Any]) -> str:
@@ -14,12 +14,12 @@ def render(found: Mapping[str, Any]) -> str:
         "",
         f"`python -m studies.control`, {minutes:.0f} minutes on {found['machine']} that other jobs shared;",
         "seed 0, one run an arm, so differences between arms carry the luck of one run. SmolLM2-135M-Instruct,",
-        f"continued pre-training on the OpenStax anatomy text, {found['steps']} steps of 2,048 tokens, highest rate",
-        "4e-4, float32.",
+        f"continued pre-training on the OpenStax anatomy text, {found['steps']} steps of {BATCH:,} tokens,",
+        "highest rate 4e-4, float32.",
         "",
         "## What was watched while it trained",
         "",
-        f"Three sets of at most 80 items ({', '.join(WATCHED)}), 48 texts that the start",
+        f"Three sets of at most {ITEMS} items ({', '.join(WATCHED)}), 32 texts that the start",
         "wrote, and the KL from the start on 256 tokens of the new task. Changes against the start; losses are",
         "negative.",
         "",
