@@ -1,6 +1,6 @@
 """How long policies take: 100,000 communities resolved over one platform's policy, and one decision.
 
-python -m studies.policy_scale [--quick]
+python -m studies.policy_scale [--quick] [--communities 100000]
 
 Writes a file for each community (the shipped one under another id and with another risk target), resolves them all with
 one library, and decides a text under one of them. Times are of this process; the median is hurt least by company.
@@ -100,10 +100,11 @@ def page(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1,000 communities, and nothing is written")
-    quick = parser.parse_args().quick
-    found = measure(1000 if quick else 100_000)
+    parser.add_argument("--communities", type=int, default=100_000)
+    options = parser.parse_args()
+    found = measure(1000 if options.quick else options.communities)
     print(page(found))
-    if quick:
+    if options.quick:
         return
     (ROOT / "studies" / "results" / "policy_scale.json").write_text(
         json.dumps(found, indent=1) + "\n", encoding="utf-8"
