@@ -217,7 +217,7 @@ def raised_shares(
 
 def _answer(control: Control, memory: Memory, slipped: Sequence[str], *, big: bool) -> tuple[Verdict, str]:
     names = ", ".join(slipped)
-    how = "beyond the budget" if big else f"lost at {control.hits} evaluations in a row"
+    how = "beyond the budget" if big else f"lost {control.hits} times in a row"
     if control.on_forgetting in ("warn", "stop"):
         return control.on_forgetting, f"{names}: {how}"
     if memory.changes >= control.max_changes:

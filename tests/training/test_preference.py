@@ -183,6 +183,24 @@ def test_a_run_prefers_what_was_chosen_and_blends_other_rows_in(home: Path) -> N
     assert sources == {"pairs", "chat"}
 
 
+def test_a_run_on_preferences_is_watched_and_given_more_replay(home: Path) -> None:
+    from tests.training.test_sentinel import Retained, control, events
+    from training.sentinel import Sentinel
+    from workbench.watching import task_rows
+
+    asked = control(on_forgetting="remix", hits=1, max_changes=9, kl_every=2)
+    recipe = dpo_recipe(schedule={"learning_rate": 3e-3, "anneal": 0.3}, tokens=2500, control=asked.model_dump())
+    tokenizer, opened, plan = open_all(recipe, home)
+    rows = task_rows(recipe, opened, tokenizer.eos_token_id)
+    hooks = [Sentinel(asked, Retained(home / "tiny"), task_rows=rows)]
+    folder = home / "watched"
+    train(recipe, opened, plan, start=home / "tiny", tokenizer=tokenizer, folder=folder, hooks=hooks)
+    told = events(folder)
+    assert [event["nats"] for event in told if event["event"] == "kl"][-1] > 0
+    (shares, *_) = [event for event in told if event["event"] == "shares"]
+    assert shares["shares"]["chat"] > recipe.shares(annealing=False)["chat"]
+
+
 def test_what_the_start_thought_is_computed_once(home: Path) -> None:
     recipe = dpo_recipe(recipe="cached")
     tokenizer, opened, plan = open_all(recipe, home)
