@@ -20,7 +20,7 @@ _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{4}[ \t]*\r?\n?){4,
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:(?:\\x|0x)?[0-9A-Fa-f]{2}[ ,:]?){12,}(?![0-9A-Za-z])")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}){3,}")
 _SPACED = re.compile(r"(?<!\w)(?:\w[ .\-_*|]){4,}\w(?!\w)")
-_WORD = re.compile(r"[A-Za-z0134578@$!|+]{2,40}")
+_WORD = re.compile(r"(?<![0-9A-Za-z])[A-Za-z0134578@$!|+]{2,40}(?![0-9A-Za-z])")
 _MIXED = re.compile(r"[A-Za-z][0134578@$!|+]+[A-Za-z]|^[0134578@$]+[A-Za-z]{2}")
 _CODE = re.compile(r"[0-9A-Fa-f]{6,}")
 _LEET = str.maketrans("0134578@$!|+", "oieastbasilt")
@@ -29,6 +29,8 @@ _CONFUSABLE = str.maketrans(
     "абвеёіїјкмнорѕтухгпԁһԛԝցոսօАВЕЅІЈКМНОРСТУХԌԚԜαβγεηικνορτυχωΑΒΕΖΗΙΚΜΝΟΡΤΥΧсСꞵɡɑıℓ",
     "abbeeiijkmhopstyxrndhqwgnuoABESIJKMHOPCTYXGQWabyenikvoptuxwABEZHIKMNOPTYXcCbgail",
 )
+_TAGS = re.compile("[\U000e0020-\U000e007e]")
+"""Invisible twins of ASCII, which models read and people do not see."""
 _ROT13 = re.compile(r"\brot[- ]?13\b", re.IGNORECASE)
 _REVERSED = re.compile(r"\b(?:reversed?|backwards?)\b", re.IGNORECASE)
 
@@ -41,6 +43,8 @@ def text_views(text: str) -> list[str]:
     """
     plain = plain_view(text)
     views = [text, plain, *_decoded(plain)]
+    if _TAGS.search(text):
+        views.append(_TAGS.sub(lambda found: chr(ord(found[0]) - 0xE0000), text))
     if _is_leet(plain):
         views.append(_WORD.sub(_unleet, plain))
     if _SPACED.search(plain):

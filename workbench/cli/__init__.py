@@ -40,6 +40,8 @@ COMMANDS = {
     "plan": Command("workbench.cli.plan:command", "Say before a run what it can certify, and in which time."),
     "compare": Command("workbench.cli.compare:command", "Say what candidates kept, gained and forgot."),
     "gate": Command("workbench.cli.gate:command", "Decide whether a checkpoint may ship, by exit code."),
+    "serve": Command("workbench.cli.serve:command", "Serve a checkpoint behind its policy, as OpenAI's API."),
+    "new-key": Command("workbench.cli.new_key:command", "Make an API key for a tenant of the server."),
     "show": Command("workbench.cli.show:command", "Show a report, a checkpoint or the items behind a number."),
     "ls": Command("workbench.cli.ls:command", "List tasks, suites, checkpoints and reports."),
     "task": Group(
