@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from safety.resolved import Category, ResolvedPolicy
+from safety.risk import Calibration
 from workbench.records import SURFACES
 
 MIN_ROWS = 10
@@ -135,6 +136,10 @@ def _thresholds(policy: ResolvedPolicy) -> Iterator[Finding]:
         yield Finding(level="note", where="risk", text=f"{text} reading counts")
     for category in policy.categories.values():
         for name, threshold in category.thresholds.items():
+            stale = Calibration.load(policy.judges[name]["calibration"]).stale(category) if name != "*" else 0
+            if stale:
+                text = f"{stale} calibration rows of {category.id} by {name} were labelled under another definition"
+                yield Finding(level="note", where="risk", text=f"{text} and do not count")
             if name != "*":
                 text = f"{category.id} by {name}: {threshold.low:.3f} to {threshold.high:.3f}, {threshold.guarantee}"
                 yield Finding(level="note", where="risk", text=text)

@@ -370,6 +370,7 @@ def _check_judges(
 
 def _settle(layer: Layer, category: Category, settings: ResolvedPolicy, before: Category | None) -> Category:
     """Floor, thresholds and digests, which follow from everything else."""
+    category = replace(category, hash=category_hash(category))
     floor = None
     if any(category.id == name or category.id.startswith(f"{name}.") for name in settings.floors):
         floor = _floor_of(category)
@@ -381,13 +382,12 @@ def _settle(layer: Layer, category: Category, settings: ResolvedPolicy, before: 
         if "calibration" in settings.judges.get(name, {})
     }
     thresholds = thresholds_of(category, calibrations)
-    if before is not None and category.risk is not before.risk and before.risk.looser(category.risk) == []:
+    if before is not None and not before.risk.looser(category.risk):
         thresholds = {
             name: own.no_looser_than(before.thresholds.get(name) or before.thresholds.get("*"))
             for name, own in thresholds.items()
         }
-    category = replace(category, floor=floor, thresholds=thresholds)
-    return with_json(replace(category, hash=category_hash(category)))
+    return with_json(replace(category, floor=floor, thresholds=thresholds))
 
 
 def rule_text(category: Category, children: Sequence[Category]) -> str:

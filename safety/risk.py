@@ -45,9 +45,22 @@ def merge_risk(before: Risk | None, given: RiskTarget | None) -> Risk:
 class Calibration:
     """Scores of one judge on labelled texts that were drawn at random from what it will see."""
 
-    violating: Mapping[str, Sequence[float]]
-    """Category -> probabilities of its violations, ascending."""
-    allowed: Mapping[str, Sequence[float]]
+    rows: Mapping[tuple[str, str], Sequence[tuple[float, str]]]
+    """(category, label) -> probabilities, ascending, each with the hash of the category that it was labelled under."""
+
+    def scores(self, category: Category, label: str) -> list[float]:
+        """Those of a category as it is defined now, ascending; labels of another definition say nothing about it."""
+        found = self.rows.get((category.id, label), ())
+        return [probability for probability, digest in found if digest in ("", category.hash)]
+
+    def stale(self, category: Category) -> int:
+        """Rows that were labelled under another definition."""
+        labels = ("violates", "allowed")
+        return sum(
+            digest not in ("", category.hash)
+            for label in labels
+            for _, digest in self.rows.get((category.id, label), ())
+        )
 
     @classmethod
     def load(cls, path: str) -> "Calibration":
@@ -57,7 +70,7 @@ class Calibration:
 
 @lru_cache(maxsize=256)
 def _load(path: str, _changed: int) -> Calibration:
-    sides: dict[str, dict[str, list[float]]] = {"violates": {}, "allowed": {}}
+    rows: dict[tuple[str, str], list[tuple[float, str]]] = {}
     number = 0
     try:
         for line in Path(path).read_text(encoding="utf-8").splitlines():
@@ -66,13 +79,16 @@ def _load(path: str, _changed: int) -> Calibration:
             probability = float(row["probability"])
             if not 0.0 <= probability <= 1.0:
                 raise ValueError(f"probability {probability}")
-            sides[row["label"]].setdefault(row["category"], []).append(probability)
+            if row["label"] not in ("violates", "allowed"):
+                raise ValueError(f"label {row['label']!r}")
+            found = rows.setdefault((str(row["category"]), row["label"]), [])
+            found.append((probability, str(row.get("category_hash") or "")))
     except OSError as error:
         raise ConfigError(f"{path}: calibration data cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError) as error:
         what = "rows {category, probability in [0, 1], label: violates | allowed} are expected"
         raise ConfigError(f"{path}:{number}: {what}, got {error}") from None
-    return Calibration(*({name: sorted(found) for name, found in side.items()} for side in sides.values()))
+    return Calibration({key: sorted(found) for key, found in rows.items()})
 
 
 def thresholds_of(category: Category, calibrations: Mapping[str, Calibration]) -> dict[str, Threshold]:
@@ -81,7 +97,7 @@ def thresholds_of(category: Category, calibrations: Mapping[str, Calibration]) -
         return {"*": category.risk.fixed}
     return {
         name: calibrate(
-            category.risk, violating=own.violating.get(category.id, ()), allowed=own.allowed.get(category.id, ())
+            category.risk, violating=own.scores(category, "violates"), allowed=own.scores(category, "allowed")
         )
         for name, own in calibrations.items()
     }

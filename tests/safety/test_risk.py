@@ -10,7 +10,7 @@ from scipy.stats import beta
 
 from safety.resolved import Risk
 from safety.risk import calibrate, needed
-from tests.safety.policy_files import load, root
+from tests.safety.policy_files import child, load, root
 from workbench.errors import ConfigError
 
 
@@ -60,6 +60,22 @@ def test_calibration_data_of_a_judge_become_thresholds_of_the_policy(tmp_path: P
     assert threshold.low == 0.01
     assert "misses at most 5% of violations" in threshold.guarantee
     assert "no guarantee for misses" in found.categories["csae"].thresholds["m"].guarantee
+    other = [row | {"category_hash": "0" * 64} for row in rows]
+    (tmp_path / "cal.jsonl").write_text("\n".join(map(json.dumps, other)))
+    again = load(tmp_path, with_data).categories["hate"].thresholds["m"]
+    assert again.low == 0.0 and "0 violations" in again.guarantee, "labelled under another definition"
     (tmp_path / "cal.jsonl").write_text('{"category": "hate", "probability": 2, "label": "violates"}')
     with pytest.raises(ConfigError, match=r"cal\.jsonl:1"):
         load(tmp_path, with_data)
+
+
+def test_a_childs_own_calibration_is_never_looser_than_its_parents(tmp_path: Path) -> None:
+    for name, start in (("org", 20), ("own", 60)):
+        rows = [{"category": "hate", "probability": (start + i / 3) / 100, "label": "violates"} for i in range(100)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    judges = {"m": {"kind": "model", "calibration": "org.jsonl"}, "k": {"kind": "keyword"}}
+    own = child(
+        judges={"m": {"kind": "model", "calibration": "own.jsonl"}}, categories={"hate": {"risk": {"miss": 0.04}}}
+    )
+    found = load(tmp_path, root(judges=judges), own)
+    assert found.categories["hate"].thresholds["m"].low == pytest.approx(0.2 + 1 / 300)

@@ -83,3 +83,23 @@ def test_the_command_says_what_could_not_be_tried(capsys: Any, tmp_path: Path, m
     assert run("test", "communities", "--judge", "harmm=classifier") == 2
     assert 'did you mean "harm"' in capsys.readouterr().err
     assert run("test", "communities", "--judge", "harm=oracle") == 2
+
+
+def test_labels_become_calibration_rows_and_thresholds(
+    capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"text": f"You are all vermin, number {i}.", "labels": {"hate": 1}} for i in range(60)]
+    rows += [{"text": f"Lovely weather on day {i}.", "labels": {"hate": 0, "other": 1}} for i in range(40)]
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["calibrate", "communities", "--judge", "mod", "--labels", "labels.jsonl", "--out", "cal.jsonl"]
+    assert run(*words, "--json") == 0
+    (hate,) = json.loads(capsys.readouterr().out)["categories"]
+    assert (hate["violations"], hate["allowed"]) == (60, 40)
+    assert "misses at most 5% of violations" in hate["promise"]
+    lines = (tmp_path / "cal.jsonl").read_text().splitlines()
+    assert len(lines) == 100 and set(json.loads(lines[0])) == {"category", "probability", "label", "category_hash"}
+    assert run(*words[:2], "--judge", "nobody", *words[4:]) == 2
+    (tmp_path / "labels.jsonl").write_text(json.dumps({"text": "x", "labels": {"hatte": 1}}))
+    capsys.readouterr()
+    assert run(*words) == 2 and 'did you mean "hate"' in capsys.readouterr().err

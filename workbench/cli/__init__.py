@@ -57,6 +57,7 @@ COMMANDS = {
             "ls": Command("workbench.cli.policy:ls", "List the policies that can be named."),
             "check": Command("workbench.cli.policy:check", "Say what is wrong with a policy and its test rows."),
             "test": Command("workbench.cli.policy_test:command", "Put a policy's test rows to its judges."),
+            "calibrate": Command("workbench.cli.policy_calibrate:command", "Turn people's labels into thresholds."),
             "show": Command("workbench.cli.policy:show", "Show what a policy does about each category."),
             "explain": Command("workbench.cli.policy:explain", "Say which file and line set a value."),
             "diff": Command("workbench.cli.policy:diff", "List what differs between two policies."),

@@ -20,7 +20,8 @@ def past_items(project: Path | None, *, report: str | None, last: int) -> "Itera
     with find_project(project) as home:
         store = home.store
         if report is not None:
-            yield from (item_of(score) for score in store.items(store.report(report).id) if "category" in score.extra)
+            scores = store.items(store.report(report).id)
+            yield from (item_of(score) for score in scores if score.extra.get("category", "all") != "all")
             return
         rows = audit_rows(store.database, kind="guard")[-last:]
     if not rows:

@@ -64,7 +64,7 @@ def _judges(policy: "ResolvedPolicy", given: list[str], project: Path | None) ->
     """The policy's judges that can be built, with those that were named in their place."""
     from safety.judges.base import build_judge
 
-    named = dict(_named(text, policy, project) for text in given)
+    named = dict(named_judge(text, policy, project) for text in given)
     used = {name for category in policy.categories.values() for name in category.judges}
     judges: dict[str, Any] = dict(named)
     for name in sorted(used - set(named)):
@@ -77,7 +77,8 @@ def _judges(policy: "ResolvedPolicy", given: list[str], project: Path | None) ->
     return judges
 
 
-def _named(text: str, policy: "ResolvedPolicy", project: Path | None) -> tuple[str, Any]:
+def named_judge(text: str, policy: "ResolvedPolicy", project: Path | None) -> tuple[str, Any]:
+    """`NAME=classifier[:FOLDER]` or `NAME=model:CHECKPOINT`: the name, and a judge to stand there."""
     from safety.judges.base import build_judge
 
     name, _, what = text.partition("=")
