@@ -157,7 +157,8 @@ def sweep(
 
     `tuned`: checkpoints of one run, oldest first; with several, their mean is swept besides the last alone. `compare`
     is the pipeline's. The choice: the largest gain in the domain among points of which every required retained task is
-    kept on the first half; where there is none, among those that forgot none; else among all.
+    kept on the first half; where there is none, among those that forgot none and are seen within every budget; else
+    among those that forgot none; else among all.
     """
     from workbench.evaluation import Listener, build_plan_of, evaluate_one
 
@@ -261,9 +262,11 @@ def newest_of_run(checkpoint: Checkpoint, count: int) -> list[Path]:
     return earlier[-count:]
 
 
-def _retention(point: Point) -> tuple[bool, bool]:
+def _retention(point: Point) -> tuple[bool, bool, bool]:
+    """Certified on this half; not refuted; at least seen within every budget."""
     verdicts = [task.verdict for task in retained_tasks(point.selected)]
-    return all(verdict in ("kept", "improved") for verdict in verdicts), "forgot" not in verdicts
+    kept = all(verdict in ("kept", "improved") for verdict in verdicts)
+    return kept, "forgot" not in verdicts, point.retained >= -1
 
 
 def _forget_weights(point: Point, tuned: Sequence[Checkpoint], project: "Project") -> None:

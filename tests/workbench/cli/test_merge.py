@@ -81,10 +81,10 @@ def test_a_sweep_without_a_domain_task_is_refused(home: Path, capsys: pytest.Cap
     assert code == 2 and "above 0 and at most 1" in err
 
 
-def point(weight: float, domain: float, verdict: Any) -> Point:
+def point(weight: float, domain: float, verdict: Any, *, worst: float = 0.0) -> Point:
     tasks = (
         task("d", "improved", (domain, domain - 0.01, domain + 0.01), role="domain"),
-        task("g", verdict, (0.0, -0.01, 0.01), role="general"),
+        task("g", verdict, (worst, worst - 0.01, worst + 0.01), role="general"),
     )
     selected = comparison(*tasks)
     return Point(weight=weight, averaged=1, checkpoint=selected.candidate_checkpoint, report=REPORT, selected=selected)
@@ -96,4 +96,5 @@ def test_a_point_that_keeps_all_goes_before_one_that_learned_more() -> None:
     ]  # fmt: skip
     assert choose(points).weight == 0.6
     assert choose(points[2:]).weight == 0.8
+    assert choose([point(0.5, 0.05, "inconclusive"), point(0.8, 0.09, "inconclusive", worst=-0.03)]).weight == 0.5
     assert choose([point(0.6, 0.04, "kept"), point(0.4, 0.04, "kept")]).weight == 0.4
