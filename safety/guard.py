@@ -119,7 +119,7 @@ class Guard:
         else:
             views = _all_views(texts)
         context["entities"] = find_entities(policy, text)
-        categories = policy.judged(surface, context)
+        categories = policy.judged(surface, context, today=_today())
         if not categories or not any(plain_view(view).strip() for view in views):
             # a blank text violates nothing, and judges can say nothing of it
             decision = decide(policy, surface, (), context, categories=(), today=_today())
