@@ -26,6 +26,8 @@ SHORTEST = 6
 """Words that a text needs to be told from chance."""
 WINDOW = 60
 """Words behind a question within which its answer counts as given."""
+HALF = 0.5
+"""Share of a question's words that must stand in a row for the row to hold it."""
 LINES = 200
 """Lines of plain text that are read at a time."""
 
@@ -139,6 +141,22 @@ def find_in_rows(items: Sequence[TestItem], training: Iterable[tuple[str, int, s
         words=count,
         n=n,
     )
+
+
+def overlapping_rows(items: Sequence[TestItem], rows: Iterable[tuple[str, int, str]], *, n: int = 13) -> Iterator[Hit]:
+    """Hits of rows that hold a question whole, half of it, or some of it with its answer: one for each row and item.
+
+    `rows` are (source, number, text). A run of `n` words of a long passage alone may be a quotation, and is no hit.
+    """
+    checked = [probe for probe in (_probe(item, n) for item in items) if probe is not None]
+    index = _index(checked)
+    for source, number, text in rows:
+        said = _words(text)
+        hits = [
+            _hit(checked[probe], found, said, Path(source), number)
+            for probe, found in _search(said, index, checked).items()
+        ]
+        yield from (hit for hit in hits if hit.with_answer or hit.coverage >= HALF)
 
 
 def _weight(hit: Hit) -> tuple[bool, bool, float]:

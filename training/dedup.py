@@ -6,7 +6,7 @@ the sets themselves, so nothing is left out for an unlucky hash. The first row i
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,19 +27,27 @@ Runs = npt.NDArray[np.uint64]
 
 def leave_out_repeats(sources: Mapping[str, RowDocuments], *, near: bool = False) -> None:
     """Leave out rows of the sources; what was left out is counted in each source's `left_out`."""
-    seen: set[bytes] = set()
-    alike = _Alike() if near else None
+    seen = SeenTexts(near=near)
     for documents in sources.values():
-        reasons: dict[int, str] = {}
-        for row in range(len(documents)):
-            texts = documents.texts(row)
-            key = row_key(texts)
-            if key in seen:
-                reasons[row] = "repeated"
-            elif alike is not None and alike.is_known(word_runs("\n".join(texts))):
-                reasons[row] = "nearly repeated"
-            seen.add(key)
-        documents.leave_out(reasons)
+        known = ((row, seen.why_known(documents.texts(row))) for row in range(len(documents)))
+        documents.leave_out({row: why for row, why in known if why})
+
+
+class SeenTexts:
+    """Rows that were seen; one that is new is remembered."""
+
+    def __init__(self, *, near: bool) -> None:
+        self._keys: set[bytes] = set()
+        self._alike = _Alike() if near else None
+
+    def why_known(self, texts: Sequence[str]) -> str:
+        """`repeated` or `nearly repeated`; empty for a row like no other."""
+        key = row_key(texts)
+        if key in self._keys:
+            return "repeated"
+        self._keys.add(key)
+        known = self._alike is not None and self._alike.is_known(word_runs("\n".join(texts)))
+        return "nearly repeated" if known else ""
 
 
 def word_runs(text: str) -> Runs:

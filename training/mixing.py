@@ -107,6 +107,8 @@ class Mixer:
     seed: int
     orders: Mapping[str, Literal["shuffled", "given"]] = field(default_factory=dict)
     pad: int = 0
+    packs: bool = True
+    """Several documents side by side in a row; else each has a row of its own."""
     cursors: dict[str, Cursor] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     """Documents that do not fit into a row and may not be split, and ones that hold no loss, per source."""
@@ -160,7 +162,7 @@ class Mixer:
         parts: list[tuple[Document, Span]] = []
         room, cursor, splits = self.length, self.cursors[name], self.sources[name].splits
         fruitless = 0
-        while room > 0:
+        while room > 0 and (self.packs or not parts):
             row = self._row_at(name)
             document = self.sources[name].document(row)
             left = len(document.tokens) - cursor.offset

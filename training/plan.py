@@ -59,6 +59,7 @@ def build_mixer(recipe: Recipe, sources: Mapping[str, RowDocuments], *, pad: int
         seed=recipe.seed,
         orders={source.name: source.order for source in recipe.mix},
         pad=pad,
+        packs=recipe.packing,
     )
 
 

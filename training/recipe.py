@@ -151,6 +151,8 @@ class Recipe(StrictModel):
     """Loss-bearing tokens of the whole run."""
     sequence_length: int = Field(default=1024, ge=16)
     """Tokens of a packed row."""
+    packing: bool = True
+    """Several documents in a row, which cannot see each other; false: one a row, for models that cannot be told."""
     batch_tokens: int = Field(default=8192, ge=16)
     """Tokens of one optimiser step."""
     micro_batch: int = Field(default=1, ge=1)

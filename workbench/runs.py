@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from training.control import Judged
     from training.hooks import Hook
     from training.plan import TrainingPlan
+    from training.preflight import Finding
     from training.recipe import Recipe
     from training.run import Step, Trained
     from training.sources import RowDocuments
@@ -43,6 +44,8 @@ class PreparedRun:
     """That the recipe's method needs."""
     advice: tuple[str, ...] = ()
     """What could be done better, and is not refused."""
+    findings: "tuple[Finding, ...]" = ()
+    """What was checked without the model; nothing of it is refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,17 +63,20 @@ class TrainedRun:
 
 
 def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -> PreparedRun:
-    """Read a recipe, open its data, walk its rows.
+    """Read a recipe, open its data, hold it against the suites, walk its rows.
 
     Raises UserError for every fault of recipe, checkpoint or data.
     """
     from transformers import AutoTokenizer
 
+    from training.checkpoints import last_checkpoint
     from training.plan import plan_run
+    from training.preflight import check_recipe, refuse
     from training.recipe import load_recipe
     from training.sources import open_sources
     from training.trackers import check_trackers
     from workbench.engines.loading import model_folder
+    from workbench.preflight import check_evaluation
 
     recipe = load_recipe(path, overrides)
     check_trackers(recipe.report_to)
@@ -82,6 +88,8 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     sources: Mapping[str, RowDocuments] = open_sources(recipe, tokenizer=tokenizer, folder=path.parent)
     home, hooks, planned = project.root / RUNS / recipe.recipe, (), None
+    findings = check_evaluation(recipe, sources, project, goes_on=last_checkpoint(home) is not None)
+    refuse(findings)
     if recipe.curriculum is not None:
         from training.curriculum import grade
         from training.start import load_weights
@@ -90,6 +98,8 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
         recipe, sources = graded.recipe, graded.sources
         hooks, planned = (graded.hook,), graded.hook.planned
     plan = plan_run(recipe, sources, pad=tokenizer.eos_token_id, **({"planned": planned} if planned else {}))
+    findings += check_recipe(recipe, plan, sources, folder=home)
+    refuse(findings)
     return PreparedRun(
         recipe=recipe,
         start=start,
@@ -100,6 +110,7 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
         sources=sources,
         hooks=hooks,
         advice=_advice(recipe, plan, folder),
+        findings=tuple(findings),
     )
 
 

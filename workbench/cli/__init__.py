@@ -23,6 +23,8 @@ COMMANDS = {
     "data": Group(
         "See what a run is fed, and which models saw a row.",
         {
+            "inspect": Command("workbench.cli.data:inspect", "Show a recipe's mix, with samples and the loss mask."),
+            "replay": Command("workbench.cli.data:replay", "Let a checkpoint write its own replay."),
             "trace": Command("workbench.cli.data:trace", "Say which rows a step saw, and which models saw a row."),
         },
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.output import Column, Progress, print_json, print_line, print_table, say
+from workbench.cli.output import Progress, print_json, print_line, print_table, say
 
 if TYPE_CHECKING:
     from training.control import Judged
@@ -46,7 +46,7 @@ def command(
     if dry_run:
         prepared = prepare_run(recipe, home, set_ or [])
         build_hooks(prepared, home)  # what it would watch is checked too
-        _print_plan(prepared, as_json)
+        _dry_run(prepared, as_json)
         return
     talk = _Talk()
     try:
@@ -70,6 +70,18 @@ def command(
         raise SystemExit(EXIT_CODES[found.gated.decision.outcome])
     if found.made.stopped:
         raise SystemExit(EXIT_CODES["fail"])  # by a gate inside training, where nothing else was to decide
+
+
+def _dry_run(run: "PreparedRun", as_json: bool) -> None:
+    from training.inspection import packed_rows
+    from training.preflight import refuse
+    from workbench.cli.preflight import print_plan
+    from workbench.preflight import check_model
+
+    checked = check_model(run, steps=True)
+    (first,) = packed_rows(run.recipe, run.sources, first=0, count=1)
+    print_plan(run, checked, first, as_json=as_json)
+    refuse(checked.findings)
 
 
 class _Talk:
@@ -100,8 +112,13 @@ class _Talk:
         say(f"{run.recipe.recipe}: {plan.steps} steps, {plan.tokens:,} tokens that carry loss, from {run.start.name}")
         for source in plan.sources:
             passes = f"{source.epochs:.2f} passes over {source.rows:,} rows"
-            say(f"  {source.name}: {source.share:.1%} of the tokens, {passes}")
-        _say_advice(run)
+            left = "".join(f", {count:,} {reason}" for reason, count in source.left_out.items())
+            say(f"  {source.name}: {source.share:.1%} of the tokens, {passes}{left and '; left out'}{left.lstrip(',')}")
+        for finding in run.findings:
+            if finding.level == "warning":
+                say(f"warning: {finding.check}: {finding.text}")
+        for note in run.advice:
+            say(f"advice: {note}")
 
     def step(self, seen: "Step") -> None:
         if self._bar is None:
@@ -123,39 +140,6 @@ class _Talk:
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
         self._bar = None
-
-
-def _print_plan(run: "PreparedRun", as_json: bool) -> None:
-    plan = run.plan
-    if as_json:
-        print_json(
-            {"recipe": run.recipe.model_dump(mode="json"), "start": run.start, "plan": plan, "advice": run.advice}
-        )
-        return
-    numbers = ["rows", "tokens", "share", "asked", "passes", "skipped"]
-    rows = [
-        [
-            s.name,
-            f"{s.rows:,}",
-            f"{s.tokens:,}",
-            f"{s.share:.1%}",
-            f"{s.asked:.1%}",
-            f"{s.epochs:.2f}",
-            f"{s.skipped:,}",
-        ]
-        for s in plan.sources
-    ]
-    print_table([Column("source"), *(Column(name, right=True) for name in numbers)], rows)
-    say(f"{plan.steps} steps of {run.recipe.batch_tokens:,} tokens, {plan.packed_tokens:,} in all")
-    if plan.anneal_step < plan.steps:
-        say(f"the learning rate falls after step {plan.anneal_step}, where the stage-entry checkpoint is kept")
-    say(f"from {run.start.name} ({run.start.fingerprint[:12]}) into {run.folder}")
-    _say_advice(run)
-
-
-def _say_advice(run: "PreparedRun") -> None:
-    for note in run.advice:
-        say(f"advice: {note}")
 
 
 def _print_run(found: "TrainedRun", as_json: bool) -> None:
