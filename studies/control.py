@@ -1,6 +1,6 @@
 """What the gate inside training sees and costs: a run that forgets, the same with roll-back, and its merge frontier.
 
-python -m studies.control [--project FOLDER] [--quick] [--render]
+python -m studies.control [--project FOLDER] [--quick] [--overhead] [--render]
 
 SmolLM2-135M is trained on the OpenStax anatomy text, first alone and only watched, then with a little replay that the
 gate may raise. Both are asked the same questions afterwards, and the averages of the first with its start are swept. A
@@ -245,11 +245,30 @@ def _row(task: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def overhead(project: Project, folder: Path) -> dict[str, Any]:
+    """One short run that finds its own pace: what mixing, recording and watching take of its time."""
+    plan = recipe("overhead", steps=12 * 512 // BATCH, replay=0.1, on_forgetting="warn", every=1)
+    watched = {"tasks": WATCHED[:1], "limit": 20, "self_written": 0, "every": None}
+    made = carry_out(project, folder, plan | {"batch_tokens": 512, "control": plan["control"] | watched})
+    cost, pace = made["cost"], made["pace"]
+    rest = cost["seconds"] - cost["watching"]
+    return {
+        "step_s": rest / cost["steps"],
+        "mixing": cost["mixing"] / rest,
+        "recording": cost["recording"] / rest,
+        "kl and looks, as run": cost["watching"] / cost["seconds"],
+        "look_s": pace["evaluation_s"],
+        "steps between looks": pace.get("every"),
+        "looks at this pace": pace["evaluation_s"] / (pace["every"] * pace["step_s"]) if pace.get("every") else None,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--project", type=Path, default=ROOT / "build" / "studies" / "control")
     parser.add_argument("--quick", action="store_true", help="a few steps and items; writes no document")
     parser.add_argument("--render", action="store_true", help="write the page again from the kept numbers")
+    parser.add_argument("--overhead", action="store_true", help="only what mixing, recording and watching take")
     asked = parser.parse_args()
     if asked.render:
         from studies.control_page import render
@@ -260,6 +279,9 @@ def main() -> None:
     project = Project.open_or_init(asked.project)
     folder = asked.project / "recipes"
     write_data(folder)
+    if asked.overhead:
+        print(json.dumps(overhead(project, folder), indent=1))
+        return
     steps, every, limit = (6, 2, 20) if asked.quick else (20, 4, 80)
     plans = {
         "domain only": recipe("alone", steps=steps, replay=0.0, on_forgetting="warn", every=every),
