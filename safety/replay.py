@@ -243,9 +243,8 @@ def _judgement(row: Mapping[str, Any]) -> Judgement:
 
 
 def _from_outcomes(row: Mapping[str, Any]) -> tuple[Judgement, ...]:
-    """An audit row of the guard: category -> [value, action, probability]; what was allowed is left out there."""
-    judge = row.get("judge")
-    rows = ({"category": c, "value": o[0], "probability": o[2], "judge": judge} for c, o in row["outcomes"].items())
+    """An audit row of the guard: category -> [value, action, probability, judge]."""
+    rows = ({"category": c, "value": o[0], "probability": o[2], "judge": o[3]} for c, o in row["outcomes"].items())
     return tuple(_judgement(one) for one in rows)
 
 

@@ -80,7 +80,7 @@ def test_items_whose_category_is_gone_are_counted_and_left_out(tmp_path: Path) -
 
 def test_audit_rows_and_assessed_items_are_read_too() -> None:
     audit = {"request": "r1", "community": "c", "surface": "user_input", "action": "log", "judge": "harm"}
-    found = past_item(audit | {"outcomes": {"hate": ["violates", "log", 0.9]}}, default_id="1")
+    found = past_item(audit | {"outcomes": {"hate": ["violates", "log", 0.9, "harm"]}}, default_id="1")
     assert (found.id, found.surface, found.judgements[0].probability, found.action) == ("r1", "user_input", 0.9, "log")
     assessed = past_item({"id": "x", "extra": {"category": "hate", "value": "unscorable"}}, default_id="1")
     assert (assessed.judgements[0].value, assessed.action) == ("unscorable", None)

@@ -124,7 +124,12 @@ def audit_event(
         "policy_hash": decision.policy_hash,
         "latency_ms": round(check.latency_ms, 3),
         "characters": len(text),
-        "outcomes": {o.category: [o.value, o.action, o.probability] for o in decision.outcomes if o.value != "allowed"},
+        # what `workbench policy replay` decides again: what was cleared counts too where a probability says how clearly
+        "outcomes": {
+            o.category: [o.value, o.action, None if o.probability is None else round(o.probability, 4), o.judge]
+            for o in decision.outcomes
+            if o.value != "allowed" or o.probability is not None
+        },
         **facts,
         **_content(policy, text),
     }
