@@ -104,6 +104,8 @@ def plan_run(
             asked[name] += share * row.loss_tokens
         _check_passes(recipe, mixer)
     steps = rows // recipe.rows_per_step
+    if recipe.save_every and recipe.save_every > steps:
+        raise ConfigError(f"save_every: {recipe.save_every} never comes in a run of {steps} steps; lower it")
     return TrainingPlan(
         steps=steps,
         anneal_step=steps if anneal_row is None else max(1, anneal_row // recipe.rows_per_step),
@@ -138,10 +140,11 @@ def _check_passes(recipe: Recipe, mixer: Mixer) -> None:
         cursor = mixer.cursors[source.name]
         passes = cursor.epoch + cursor.place / len(mixer.sources[source.name])
         if passes > source.max_epochs:
+            lasts = sum(cursor.given for cursor in mixer.cursors.values())
             raise ConfigError(
                 f"mix: source {source.name!r}: its share of {recipe.tokens:,} tokens is more than "
-                f"{source.max_epochs:g} passes over its rows; lower tokens or its share, give more rows, or raise its "
-                "max_epochs"
+                f"{source.max_epochs:g} passes over its rows, which last for about {lasts:,} tokens of this mix; lower "
+                "tokens or its share, give more rows, or raise its max_epochs"
             )
 
 

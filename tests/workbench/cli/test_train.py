@@ -1,12 +1,14 @@
 """`workbench train`: from a recipe to a decision, at toy size."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.laws.tree import ROOT
 from tests.tiny import save_tiny_checkpoint
 from workbench.cli import main
 from workbench.store import Project
@@ -106,7 +108,7 @@ def test_a_run_goes_on_from_another_run(train: Any, home: Path) -> None:
         ({"tokens: 3000": "tokens: 300"}, "are one step of 512"),
         ({"max_epochs: 90": "max_epochs: 1"}, "more than 1 passes over its rows"),
         ({"learning_rate: 1e-3": "warmup: 0.9, anneal: 0.3"}, "take more than the whole run"),
-        ({"dtype: float32": "save_every: 5000"}, "never comes in a run of about 6 steps"),
+        ({"dtype: float32": "save_every: 5000"}, "never comes in a run of"),
         ({"share: 0.75": "share: 7.5"}, "share"),
         ({"sequence_length: 64": "sequence_length: 16"}, "none of its rows fits into 16 tokens"),
         ({"start: ": "start: run/none #"}, "no run of that name"),
@@ -138,3 +140,24 @@ def test_an_answer_whose_end_carries_no_loss_is_refused(train: Any, home: Path) 
     end_turns(home / "tiny", ended=False)
     code, _, err = train()
     assert code == 2 and "the token that ends an answer" in err and "mend the chat template" in err
+
+
+def test_the_recipe_in_the_readme_runs_at_the_first_try(train: Any, home: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (recipe,) = (block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if block.startswith("recipe:"))
+    rows = [{"prompt": f"Where is tool {i}?", "completion": f"It hangs in row {i * i}."} for i in range(150)]
+    (home / "shop.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    many = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Count to {i}."},
+                {"role": "assistant", "content": f"1, 2, ... {i}"},
+            ]
+        }
+        for i in range(150)
+    ]
+    (home / "general.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many))
+    (home / "recipe.yaml").write_text(recipe.replace("start: smollm2", f"start: {home / 'tiny'}"))
+    code, out, err = train("--set", "evaluation.limit=6", "--set", "dtype=float32")
+    assert code in (0, 1, 3), err
+    assert "sample_general_cloze" in out
