@@ -172,11 +172,16 @@ def carry_out(
     hooks: "Sequence[Hook]" = (),
 ) -> "tuple[Trained, list[Checkpoint]]":
     """Train, or go on with what an earlier process began; its checkpoints are recorded with their lineage."""
-    from training.checkpoints import complete_checkpoints
+    from training.checkpoints import complete_checkpoints, last_checkpoint
+    from training.preflight import refuse
     from training.run import is_first_process
 
     if not is_first_process():  # of several; the first one keeps the books
         return _train(prepared, on_step, hooks), []
+    from workbench.preflight import check_model
+
+    if last_checkpoint(prepared.folder) is None:  # what goes on was checked when it began
+        refuse(check_model(prepared, steps=False).findings)
     recipe, store = prepared.recipe, project.store
     manifest = {
         name: {"rows": len(documents), "digest": documents.digest} for name, documents in prepared.sources.items()

@@ -20,6 +20,7 @@ COMMANDS = {
     "verify-resume": Command("workbench.cli.verify_resume:command", "Kill a run and see whether it goes on as it was."),
     "recipes": Command("workbench.cli.recipes:command", "List recipes to start from, or print one."),
     "merge": Command("workbench.cli.merge:command", "Average a start and what was tuned from it; sweep the averages."),
+    "advise": Command("workbench.cli.advise:command", "Say which stage fits some data, by short probes."),
     "data": Group(
         "See what a run is fed, and which models saw a row.",
         {
