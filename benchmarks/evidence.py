@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
+import numpy as np
+
 from workbench import paired
 from workbench.records import Role
 
@@ -53,6 +55,8 @@ class TaskFacts:
     """The baseline is not told from guessing, so nothing can be seen."""
     pooled: bool = False
     """The metric is no mean of right and wrong items (perplexity), and this plan does not speak of it."""
+    prompts: int | None = None
+    """Each item is asked in so many prompts; the tokens are those of all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,21 +105,42 @@ def expected_discordance(
     return UNKNOWN, "unknown"
 
 
+def find_chance(
+    items: int, loss: float, *, discordance: float, alpha: float = 0.05, design_effect: float = 1.0
+) -> float:
+    """Chance that the exact McNemar test finds a true loss: summed over how many answers change, and how many fell.
+
+    `discordance` is the share of changed answers, at least the loss itself.
+    """
+    from scipy.stats import binom
+
+    n, changed = max(1, int(items / design_effect)), min(1.0, max(discordance, loss))
+    moved = np.arange(int(binom.isf(1 - 1e-9, n, changed)), int(binom.isf(1e-9, n, changed)) + 1)
+    enough = binom.isf(alpha, moved, 0.5) + 1  # so many lost that as many or more are chance at most alpha
+    found = binom.sf(enough - 1, moved, (changed + loss) / (2 * changed))
+    return float(found @ binom.pmf(moved, n, changed))
+
+
 def items_to_find(
     loss: float, *, discordance: float, alpha: float = 0.05, power: float = 0.8, design_effect: float = 1.0
 ) -> int:
-    """Items at which a true loss is found: McNemar's one-sided test against "nothing was lost" (Miettinen 1968).
+    """Items at which a true loss is found with chance `power` by the test that `compare` makes (exact McNemar).
 
-    n = (z₁₋α·√ψ + z_power·√(ψ − loss²))² / loss², times the design effect; ψ is the share of changed answers, at least
-    the loss itself.
+    Miettinen's formula (1968), n = (z₁₋α·√ψ + z_power·√(ψ − loss²))² / loss², is where the search begins: the exact
+    test is a little more careful than its normal approximation, so it needs some more.
 
     >>> items_to_find(0.02, discordance=0.10)
-    1542
+    1629
     """
     changed = max(discordance, loss)
     z_alpha, z_power = NormalDist().inv_cdf(1 - alpha), NormalDist().inv_cdf(power)
     root = z_alpha * math.sqrt(changed) + z_power * math.sqrt(max(changed - loss * loss, 0.0))
-    return math.ceil(design_effect * (root / loss) ** 2)
+    low, high = 1, math.ceil(1.5 * (root / loss) ** 2) + 20
+    while low < high:
+        middle = (low + high) // 2
+        reached = find_chance(middle, loss, discordance=discordance, alpha=alpha) >= power
+        low, high = (low, middle) if reached else (middle + 1, high)
+    return math.ceil(design_effect * low)
 
 
 def plan_task(facts: TaskFacts, *, power: float, alpha: float, tokens_per_second: float | None) -> TaskPlan:
@@ -170,6 +195,28 @@ def fit_budget(plans: Sequence[TaskPlan], budget_s: float, *, alpha: float, toke
         chosen[plan.facts.task] = affordable if affordable >= _FEWEST else 0
         left -= cost[plan.facts.task] * chosen[plan.facts.task]
     return [_with_items(plan, chosen.get(plan.facts.task, 0), alpha, tokens_per_second) for plan in plans]
+
+
+def budget_for(plans: Sequence[TaskPlan], chance: float, *, alpha: float, tokens_per_second: float) -> float | None:
+    """Seconds from which on the gate passes with this chance if nothing is lost; None: all items do not suffice."""
+    most = sum(plan.facts.items * plan.facts.tokens_per_item / tokens_per_second for plan in plans)
+
+    def reached(seconds: float) -> bool:
+        fitted = fit_budget(plans, seconds, alpha=alpha, tokens_per_second=tokens_per_second)
+        return (gate_chance(fitted) or 0.0) >= chance
+
+    if not reached(most):
+        return None
+    low, high = 0.0, most
+    while high - low > 0.01 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return high
+
+
+def spend_nothing(plans: Sequence[TaskPlan], *, alpha: float, tokens_per_second: float) -> list[TaskPlan]:
+    """No items for any task: what a budget is worth that buys no certificate."""
+    return [_with_items(plan, 0, alpha, tokens_per_second) for plan in plans]
 
 
 def gate_chance(plans: Sequence[TaskPlan]) -> float | None:

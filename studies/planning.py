@@ -1,12 +1,14 @@
-"""Does `workbench plan` predict? A loss planted in the real model, and the numbers of items at which it is found.
+"""Does `workbench plan` predict? Losses planted in the real model, and the numbers of items at which they are found.
 
-python -m studies.planning [--quick] [--project FOLDER]
+python -m studies.planning [--quick] [--project FOLDER] [--again]
 
-The real model is moved a part of the way towards its 3-bit rounding, which changes answers of real sets; on the
-held-back half further right answers are made wrong at random until the loss is two points exactly.
-From the share of answers that changes on one half of the items, the plan predicts at how many items the loss is found,
-and at how many a margin twice as wide is certified in spite of it. Random samples of that many items from the other
-half then say how often that happened. Writes studies/results/planning.json and the measured part of docs/planning.md.
+A loss is planted in the weights and nowhere else: they are moved a part of the way towards their 3-bit rounding. What
+that changes on real questions is the population. Then, 1,000 times: a pilot of questions is drawn from it, as an
+earlier comparison would have left it; the plan sees the pilot's share of changed answers and names the number of items
+at which the planted loss is found, and at which a margin two points wider is certified in spite of it; a run of that
+many items is drawn, and the product's own tests judge it. Beside it the plan that has no pilot and guesses from the
+baseline's accuracy. Pilot and run are independent draws, so what is checked is the plan and not one lucky split.
+Writes studies/results/planning.json and the measured part of docs/planning.md.
 """
 
 import argparse
@@ -15,18 +17,27 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from statsmodels.stats.proportion import proportion_confint
+
+from benchmarks.evidence import expected_discordance, items_to_find
+from workbench import forgetting, paired
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "studies/results/planning.json"
 TASKS = ("arc_easy", "piqa")
 WAYS = (0.45, 0.6, 0.75)
-"""How far towards the rounded weights; the one whose loss is nearest to two points is planted."""
-LOSS = 0.02
+"""How far towards the rounded weights."""
+WIDER = 0.02
+"""How much the margin is wider than the planted loss."""
+PILOT = 500
 POWER, ALPHA = 0.8, 0.05
-DRAWS = 2000
+RUNS = 1000
+SEED = 20261125
 
 
 def say(text: str) -> None:
@@ -47,7 +58,7 @@ def blend(start: Path, other: Path, way: float, out: Path) -> Path:
 
 
 def measure(folder: Path, *, limit: int | None) -> dict[str, Any]:
-    """Right and wrong answers of the model and of each blend, paired: task -> columns."""
+    """What each damage does to the answers: label -> accuracy before, loss, share of changed answers, questions."""
     from workbench.engines.convert import round_weights
     from workbench.engines.embedded import fetch_embedded
     from workbench.pipeline import EvaluationRequest, evaluate_many
@@ -63,115 +74,111 @@ def measure(folder: Path, *, limit: int | None) -> dict[str, Any]:
     request = EvaluationRequest(tasks=TASKS, limit=limit)
     done = evaluate_many(blends, baseline="smollm2", project=folder / "project", request=request)
     assert done.baseline is not None
-    base = {(i.task, i.item): i.metrics for i in done.baseline.items}
+    metric = {result.task: result.metric for result in done.baseline.report.results}
+    before = {(i.task, i.item): i.metrics[metric[i.task]] for i in done.baseline.items}
     found: dict[str, Any] = {}
     for way, one in zip(WAYS, done.evaluated, strict=True):
-        for result in one.report.results:
-            pairs = [
-                (base[i.task, i.item][result.metric], i.metrics[result.metric])
-                for i in one.items
-                if i.task == result.task
-            ]
-            found.setdefault(result.task, {})[way] = np.array(pairs)
+        change = np.array([i.metrics[metric[i.task]] - before[i.task, i.item] for i in one.items])
+        found[f"{way:.0%} of the way to 3 bits"] = {
+            "accuracy": float(np.mean(list(before.values()))),
+            "loss": float(-change.mean()),
+            "changed": float((change != 0).mean()),
+            "questions": len(change),
+        }
     return found
 
 
-def plant(pairs: np.ndarray, loss: float, rng: np.random.Generator) -> np.ndarray:
-    """The same answers, of which random right ones are lost (or lost ones restored) until the loss is what is asked."""
-    out = pairs.copy()
-    missing = round(loss * len(out) - (out[:, 0] - out[:, 1]).sum())
-    right, lost = (np.flatnonzero((out[:, 0] == 1) & (out[:, 1] == after)) for after in (1, 0))
-    if missing >= 0:
-        out[rng.choice(right, size=missing, replace=False), 1] = 0.0
-    else:
-        out[rng.choice(lost, size=-missing, replace=False), 1] = 1.0
-    return out
+def plan_and_run(population: dict[str, Any], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """How often a planted loss is found, and certified against a wider margin, with the items that plans ask for.
+
+    Each time a pilot is drawn, a plan is made of it, and a run of the planned size is drawn and judged.
+    """
+    loss, changed = population["loss"], population["changed"]
+    chances = [(changed - loss) / 2, (changed + loss) / 2, 1 - changed]
+    guess = expected_discordance(population["accuracy"])[0]
+    rows: list[dict[str, Any]] = []
+    for what in ("found", "kept"):
+        for origin in ("pilot", "guess"):
+            hits, sizes = 0, []
+            for _ in range(RUNS):
+                gained, lost, _ = rng.multinomial(PILOT, chances)
+                known = max((gained + lost) / PILOT, 0.002) if origin == "pilot" else guess
+                items = planned_items(what, loss, known)
+                sizes.append(items)
+                hits += passes(what, loss, *rng.multinomial(items, chances))
+            share = hits / RUNS
+            ends = proportion_confint(hits, RUNS, method="wilson")
+            rows.append(
+                {"what": what, "from": origin, "items": [int(np.quantile(sizes, q)) for q in (0.5, 0.05, 0.95)]}
+                | {"predicted": POWER, "seen": share, "low": float(ends[0]), "high": float(ends[1])}
+            )
+    return rows
 
 
-def judge_plan(pairs: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
-    """Predict on one half of the items, count on random samples of the other."""
-    from benchmarks.evidence import items_to_find
-    from workbench import forgetting, paired
-
-    order = rng.permutation(len(pairs))
-    pilot, rest = pairs[order[: len(pairs) // 2]], pairs[order[len(pairs) // 2 :]]
-    rest = plant(rest, LOSS, rng)
-    change = pilot[:, 1] - pilot[:, 0]
-    discordance = float((change != 0).mean())
-    truth = float((rest[:, 1] - rest[:, 0]).mean())
-    margin = 2 * LOSS
-    predicted = {
-        "found": items_to_find(max(-truth, 1e-3), discordance=discordance, alpha=ALPHA, power=POWER),
-        "kept": paired.items_needed(discordance=discordance, margin=margin, difference=truth, alpha=ALPHA, power=POWER),
-    }
-    out: dict[str, Any] = {
-        "items": len(rest),
-        "loss": -truth,
-        "discordance_pilot": discordance,
-        "discordance": float((rest[:, 1] != rest[:, 0]).mean()),
-        "margin": margin,
-        "rows": [],
-    }
-    for what, n in predicted.items():
-        if n is None:
-            continue
-        hits = 0
-        for _ in range(DRAWS):
-            # with replacement: the set stands for the questions that could have been asked
-            sample = rest[rng.integers(len(rest), size=n)]
-            judged = forgetting.judge(sample[:, 0], sample[:, 1], margin=margin, binary=True, rng=rng, alpha=ALPHA)
-            hit = judged.p_loss is not None and judged.p_loss <= ALPHA
-            hits += hit if what == "found" else judged.verdict in ("kept", "improved")
-        share = hits / DRAWS
-        error = 1.96 * (share * (1 - share) / DRAWS) ** 0.5
-        out["rows"].append({"what": what, "items": n, "predicted": POWER, "seen": share, "error": error})
-    return out
+@cache
+def planned_items(what: str, loss: float, changed: float) -> int:
+    """What `workbench plan` says."""
+    if what == "found":
+        return items_to_find(loss, discordance=changed, alpha=ALPHA, power=POWER)
+    found = paired.items_needed(
+        discordance=max(changed, loss), margin=loss + WIDER, difference=-loss, alpha=ALPHA, power=POWER
+    )
+    assert found is not None
+    return found
 
 
-def run(folder: Path, *, limit: int | None) -> dict[str, Any]:
-    """The whole study."""
+@cache
+def passes(what: str, loss: float, gained: int, lost: int, same: int) -> bool:
+    """What `workbench compare` says of a run with so many changed answers."""
+    if what == "found":
+        return paired.mcnemar_loss_p(gained, lost) <= ALPHA
+    before = np.repeat([0.0, 1.0, 1.0], [gained, lost, same])
+    after = np.repeat([1.0, 0.0, 1.0], [gained, lost, same])
     rng = np.random.default_rng(0)
-    columns = measure(folder, limit=limit)
-    pooled = {way: np.concatenate([columns[task][way] for task in TASKS]) for way in WAYS}
-    losses = {way: float((p[:, 0] - p[:, 1]).mean()) for way, p in pooled.items()}
-    changes = {way: float((p[:, 0] != p[:, 1]).mean()) for way, p in pooled.items()}
-    accuracy = {way: float(p[:, 0].mean()) for way, p in pooled.items()}
-    way = min(WAYS, key=lambda w: abs(losses[w] - LOSS))
-    found = judge_plan(pooled[way], rng)
+    return forgetting.judge(before, after, margin=loss + WIDER, binary=True, rng=rng).verdict in ("kept", "improved")
+
+
+def run(populations: dict[str, Any]) -> dict[str, Any]:
+    """The whole study, from what was measured."""
+    rng = np.random.default_rng(SEED)
     return {
         "tasks": list(TASKS),
-        "losses": {str(w): value for w, value in losses.items()},
-        "related": {str(w): changes[w] / (2 * accuracy[w] * (1 - accuracy[w])) for w in WAYS},
-        "way": way,
-        "draws": DRAWS,
-        **found,
+        "pilot": PILOT,
+        "runs": RUNS,
+        "seed": SEED,
+        "populations": {label: one | {"rows": plan_and_run(one, rng)} for label, one in populations.items()},
     }
 
 
 def render(found: dict[str, Any]) -> str:
     """The measured part of docs/planning.md."""
     lines = [
-        f"{' and '.join(found['tasks'])}, {found['items']:,} held-back items; the model moved {found['way']:.0%} of "
-        f"the way towards its 3-bit rounding, and {100 * found['loss']:.1f} points of loss planted. "
-        f"{found['discordance']:.1%} of the answers changed ({found['discordance_pilot']:.1%} on the half that the "
-        "plan saw).",
+        f"{' and '.join(found['tasks'])}; {found['runs']:,} plans and runs a row, pilots of {found['pilot']:,} "
+        "questions; items are the median plan and its 5th and 95th percentile, brackets a 95% interval.",
         "",
-        "| what | items that the plan asks for | chance it predicts | seen in samples of that many |",
-        "|---|---:|---:|---:|",
+        "| damage to the weights | what | changed answers from | items the plan asks for | predicts | seen |",
+        "|---|---|---|---:|---:|---:|",
     ]
-    names = {
-        "found": f"a loss of {100 * found['loss']:.1f} points raises the alarm",
-        "kept": f"the same loss is certified to be below {100 * found['margin']:.0f} points",
-    }
-    for row in found["rows"]:
-        seen = f"{row['seen']:.1%} ± {100 * row['error']:.1f}"
-        lines.append(f"| {names[row['what']]} | {row['items']:,} | {row['predicted']:.0%} | {seen} |")
-    related = ", ".join(f"{value:.2f} ({float(way):.0%})" for way, value in found["related"].items())
-    lines += [
-        "",
-        "Share of changed answers over 2a(1 − a), by how far the weights were moved: " + related + ".",
-        f"{found['draws']:,} samples a row; ± is 1.96 standard errors.",
-    ]
+    origins = {"pilot": "a pilot", "guess": "the baseline's accuracy"}
+    for label, one in found["populations"].items():
+        loss = 100 * one["loss"]
+        names = {
+            "found": f"its loss of {loss:.1f} points is found",
+            "kept": f"the loss is certified below {loss + 100 * WIDER:.1f} points",
+        }
+        for row in one["rows"]:
+            middle, low, high = row["items"]
+            items = f"{middle:,}" if row["from"] == "guess" else f"{middle:,} ({low:,} to {high:,})"
+            seen = f"{row['seen']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
+            cells = [label, names[row["what"]], origins[row["from"]], items, f"{row['predicted']:.0%}", seen]
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += [""]
+    for label, one in found["populations"].items():
+        ratio = one["changed"] / (2 * one["accuracy"] * (1 - one["accuracy"]))
+        lines.append(
+            f"- {label}: {one['questions']:,} questions, loss {100 * one['loss']:.2f} points, {one['changed']:.1%} of "
+            f"the answers changed, {ratio:.2f} of 2a(1 − a)."
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -180,14 +187,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="200 items a task; writes no document")
     parser.add_argument("--project", type=Path, help="folder that keeps models and answers (default: a new one)")
+    parser.add_argument("--again", action="store_true", help="from the answers of the last study; asks no model")
     options = parser.parse_args(arguments)
-    folder = options.project or Path(tempfile.mkdtemp(prefix="workbench-planning-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    found = run(folder, limit=200 if options.quick else None)
+    if options.again:
+        populations = json.loads(RESULTS.read_text())["populations"]
+        populations = {label: {k: v for k, v in one.items() if k != "rows"} for label, one in populations.items()}
+    else:
+        folder = options.project or Path(tempfile.mkdtemp(prefix="workbench-planning-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        populations = measure(folder, limit=200 if options.quick else None)
+    found = run(populations)
     text = render(found)
     if not options.quick:
-        (ROOT / "studies/results").mkdir(exist_ok=True)
-        (ROOT / "studies/results/planning.json").write_text(json.dumps(found, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
         path = ROOT / "docs/planning.md"
         begin, end = "<!-- measured: begin -->\n", "<!-- measured: end -->"
         page = path.read_text()

@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 from benchmarks.evidence import (
     RELATED,
     TaskFacts,
+    budget_for,
     expected_discordance,
+    find_chance,
     fit_budget,
     gate_chance,
     items_to_find,
     plan_task,
+    spend_nothing,
 )
-from workbench import forgetting
+from studies import error_rates
+from workbench import paired
 
 WAY: dict[str, Any] = {"power": 0.8, "alpha": 0.05}
 
@@ -95,18 +99,29 @@ def test_time_goes_where_it_buys_most() -> None:
 
 @pytest.mark.parametrize(("loss", "changed"), [(0.02, 0.1), (0.05, 0.2), (0.03, 0.05)])
 def test_a_loss_is_found_as_often_as_planned(loss: float, changed: float) -> None:
-    rng = np.random.default_rng(0)
-    n, draws = items_to_find(loss, discordance=changed), 600
-    gained, lost = (changed - loss) / 2, (changed + loss) / 2
-    found = 0
-    for _ in range(draws):
-        moves = rng.choice([1.0, -1.0, 0.0], size=n, p=[gained, lost, 1 - changed])
-        judged = forgetting.judge(
-            np.where(moves < 0, 1.0, 0.0), np.where(moves > 0, 1.0, 0.0), margin=0.1, binary=True, rng=rng
-        )
-        found += judged.p_loss is not None and judged.p_loss <= 0.05
-    # the exact test is a little more careful than the formula; 4 standard errors of 600 draws
-    assert 0.8 - 0.05 - 4 * 0.0163 <= found / draws <= 0.8 + 4 * 0.0163
+    """By the exact test itself, over all tables that can come out."""
+    n = items_to_find(loss, discordance=changed)
+    gained, lost, chance = error_rates.all_tables(n, changed, -loss)
+    found = np.array([paired.mcnemar_loss_p(g, c) <= 0.05 for g, c in zip(gained, lost, strict=True)])
+    power = float(chance[found].sum())
+    assert power == pytest.approx(find_chance(n, loss, discordance=changed), abs=1e-6)
+    assert 0.8 <= power < 0.815
+    # the textbook's normal approximation (Miettinen 1968) promises the same with fewer items, and does not hold it
+    z = 1.6448536 * math.sqrt(changed) + 0.8416212 * math.sqrt(changed - loss * loss)
+    textbook = math.ceil((z / loss) ** 2)
+    assert textbook < n < 1.25 * textbook
+    assert find_chance(textbook, loss, discordance=changed) < 0.8
+
+
+def test_a_budget_that_buys_no_certificate_is_not_spent_and_says_what_would_do() -> None:
+    plans = [plan(facts(f"t{i}")) for i in range(3)]
+    least = budget_for(plans, 0.5, alpha=0.05, tokens_per_second=1000.0)
+    assert least is not None
+    enough, short = (fit_budget(plans, t, alpha=0.05, tokens_per_second=1000.0) for t in (1.001 * least, 0.9 * least))
+    assert (gate_chance(enough) or 0) >= 0.5 > (gate_chance(short) or 0)
+    saved = spend_nothing(plans, alpha=0.05, tokens_per_second=1000.0)
+    assert [one.planned for one in saved] == [0, 0, 0] and sum(one.seconds or 0 for one in saved) == 0
+    assert budget_for([plan(facts(items=300))], 0.5, alpha=0.05, tokens_per_second=1000.0) is None
 
 
 def test_the_share_of_changed_answers_is_what_is_known_best() -> None:

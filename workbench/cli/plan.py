@@ -78,7 +78,9 @@ def command(
         print_json({"plan": evidence})
     else:
         _print_plan(evidence)
-    if write is not None:
+    if write is not None and not any(plan.planned for plan in evidence.tasks):
+        say(f"note: no task gets any items, so {write} is not written")
+    elif write is not None:
         if gone := left_out(evidence):
             say(f"note: required and left out of {write}: {', '.join(gone)}; a gate on it asks for less than the suite")
         write.write_text(as_suite(evidence, write.stem), encoding="utf-8")
@@ -114,6 +116,8 @@ def _print_plan(evidence: "Evidence") -> None:
     say(f"if nothing is lost, the whole gate (all required tasks) {chance}")
     if evidence.seconds is not None:
         say(f"time: {format_duration(evidence.seconds)} for a candidate ({evidence.speed})")
+    for note in evidence.notes:
+        say(f"note: {note}")
     for plan in evidence.tasks:
         if plan.facts.required and not plan.certifies:
             say(f"note: {plan.facts.task}: {_why(plan)}")

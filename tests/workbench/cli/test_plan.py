@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.evidence import CLUSTERED
+from tests.benchmarks.test_runner import question, write_task
 from tests.tiny import save_tiny_checkpoint
+from workbench import planning
 from workbench.cli import main
+from workbench.errors import ConfigError
 from workbench.pipeline import evaluate
 
 
@@ -110,3 +114,46 @@ def test_a_planned_suite_says_which_required_tasks_it_leaves_out(run: Any, home:
     gone = [t["facts"]["task"] for t in tasks if t["facts"]["required"] and not t["planned"]]
     assert gone  # the tiny model guesses
     assert all(name in err and name in file.read_text().splitlines()[0] for name in gone)
+
+
+def test_a_budget_that_buys_no_certificate_is_not_spent(run: Any, home: Path) -> None:
+    evaluate(home / "tiny", suites=["sample-general"], project=home / "p")
+    file = home / "nothing.yaml"
+    words = ("plan", "--tasks", "sample_general_cloze", "--baseline", str(home / "tiny"), "--change", "0.3")
+    code, out, err = run(*words, "--margin", "6pt", "--budget", "0.001s", "--write", str(file), "--json")
+    plan = json.loads(out)["plan"]
+    if plan["chance"] is None:
+        pytest.skip("the tiny model guesses")
+    assert code == 0 and [task["planned"] for task in plan["tasks"]] == [0] and plan["seconds"] == 0
+    assert "buys no certificate" in plan["notes"][0]
+    assert "is not written" in err and not file.exists()
+
+
+def test_a_budget_without_a_known_speed_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--budget: no report of this checkpoint tells its speed"):
+        planning._within([], 60.0, 0.05, None, "no report of this checkpoint tells its speed")
+
+
+def test_a_task_in_several_prompts_is_planned_once_at_their_cost(run: Any, home: Path) -> None:
+    (home / "robust.yaml").write_text(
+        "suite: robust\ntasks:\n  - {task: sample_general_cloze, variants: 3, choices_only: true, margin: 0.2}\n"
+    )
+    words = ("plan", "--baseline", str(home / "tiny"), "--change", "0.02", "--include-path", str(home), "--json")
+    file = home / "replanned.yaml"
+    _, out, _ = run(*words, "--suite", "robust", "--write", str(file))
+    _, plain, _ = run(*words, "--tasks", "sample_general_cloze", "--margin", "20pt")
+    (task,), (alone,) = (json.loads(text)["plan"]["tasks"] for text in (out, plain))
+    assert (task["facts"]["items"], task["facts"]["prompts"], task["facts"]["required"]) == (80, 3, True)
+    assert alone["facts"]["tokens_per_item"] < task["facts"]["tokens_per_item"] < 3 * alone["facts"]["tokens_per_item"]
+    assert "asked in 3 prompts" in json.loads(out)["plan"]["notes"][0]
+    assert "variants: 3" in file.read_text() and "@" not in file.read_text()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_a_report_items_that_share_a_passage_count_less(run: Any, home: Path) -> None:
+    rows = [question(i, passage=f"p{i // 5}") for i in range(50)]
+    card = {"version": 1, "workbench": {"cluster": "passage"}}
+    folder = write_task(home / "tasks", "passages", rows, metadata=card)
+    words = ("plan", "--tasks", "passages", "--baseline", str(home / "tiny"), "--include-path", str(folder), "--json")
+    (task,) = json.loads(run(*words)[1])["plan"]["tasks"]
+    assert task["facts"]["design_effect"] == pytest.approx(1 + 4 * CLUSTERED)
