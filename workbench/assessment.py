@@ -18,6 +18,7 @@ from workbench.records import Checkpoint, Report
 if TYPE_CHECKING:
     from benchmarks.lm import EngineLM
     from safety.assess import Asked, Compared, Judges
+    from safety.judges.base import Judge
     from safety.probes import Question
     from safety.rates import JudgeError
     from safety.resolved import ResolvedPolicy
@@ -43,7 +44,7 @@ class AssessmentRequest:
     per_attack: int = 20
     """Harmful questions in each wrapper."""
     judges: Sequence[str] = ()
-    """Judges of the policy that may raise, besides the refusal detector."""
+    """Judges of the policy that may raise, besides the refusal detector; `NAME=CHECKPOINT` for a model judge."""
     context: Mapping[str, Any] = field(default_factory=dict)
     """Attributes of the caller that the policy's conditions ask for."""
     seed: int = 0
@@ -145,10 +146,14 @@ def assess_one(
     from workbench.store import report_id
 
     started = time.perf_counter()
-    judges = build_judges(plan.policy, request)
+    judges = build_judges(plan.policy, request, project)
     with opened(checkpoint, project, request.of_engine(), listener) as lm:
         answers = ask_all(plan.questions, _LedgerAsker(lm))
-    assessed = judge_answers(answers, plan.policy, judges, context=plan.context, seed=request.seed)
+    try:
+        assessed = judge_answers(answers, plan.policy, judges, context=plan.context, seed=request.seed)
+    finally:
+        for judge in judges.extra:
+            close_engine(judge)
     for note in [*lm.usage.notes, *assessed.notes]:
         listener.on_note(note)
     seconds = time.perf_counter() - started
@@ -159,23 +164,32 @@ def assess_one(
     return Evaluated(report=report, items=assessed.items, usage=lm.usage, computed=lm.computed, reused=lm.reused)
 
 
-def build_judges(policy: "ResolvedPolicy", request: AssessmentRequest) -> "Judges":
+def build_judges(policy: "ResolvedPolicy", request: AssessmentRequest, project: "Project") -> "Judges":
     """The shipped refusal detector and classifier, with the policy's own judges that the request names."""
     from safety.assess import Judges
     from safety.judges.base import build_judge
     from safety.judges.card import read_errors
     from safety.judges.classifier import ClassifierJudge
     from safety.judges.refusal import ARTEFACT, RefusalJudge
+    from workbench.engines.loading import load
     from workbench.errors import did_you_mean
+    from workbench.references import resolve_checkpoint
 
     extra = []
-    for name in request.judges:
+    for asked in request.judges:
+        name, _, model = asked.partition("=")
         if name not in policy.judges:
             raise ConfigError(
                 f"--judge {name}: policy {policy.name} has no judge of that name; {did_you_mean(name, policy.judges)}"
             )
         entry = policy.judges[name]
-        extra.append(build_judge(name, str(entry["kind"]), entry.get("options")))
+        options = dict(entry.get("options") or {})
+        if entry["kind"] == "model":
+            if not model:
+                raise ConfigError(f"--judge {name}: a model judges; name its checkpoint: --judge {name}=smollm2")
+            # The codes between which texts stand are drawn from the policy's hash and the text: reports repeat.
+            options |= {"engine": load(resolve_checkpoint(model, project)), "nonce": policy.hash}
+        extra.append(build_judge(name, str(entry["kind"]), options))
     errors = read_errors(ARTEFACT)
     return Judges(
         refusal=RefusalJudge(name="refusal"),
@@ -183,6 +197,13 @@ def build_judges(policy: "ResolvedPolicy", request: AssessmentRequest) -> "Judge
         extra=tuple(extra),
         refusal_error=next(iter(errors.values()), None),
     )
+
+
+def close_engine(judge: "Judge") -> None:
+    """Free the model of a model judge; others have none."""
+    engine = getattr(judge, "engine", None)
+    if engine is not None:
+        engine.close()
 
 
 class _LedgerAsker:

@@ -156,7 +156,7 @@ def fit_helpers(
     auxiliary: Sequence[Labelled], *, hasher: TextHasher = DEFAULT_HASHER, C: float = 10.0
 ) -> list[LinearModel]:
     """One model for each auxiliary set."""
-    return [fit_linear(hasher.counts(one.texts), one.targets, one.labels, C=C) for one in auxiliary]
+    return [fit_linear(hasher.counts(one.texts), one.targets, one.labels, C=C, solver="liblinear") for one in auxiliary]
 
 
 def _fit_with(
@@ -171,7 +171,7 @@ def _fit_with(
     from sklearn.preprocessing import normalize
 
     if not helpers:
-        return fit_linear(counts, targets, labels, C=C)
+        return fit_linear(counts, targets, labels, C=C, solver="liblinear")
     idf = np.mean([helper.idf for helper in helpers], axis=0)
     x: Any = normalize(counts.multiply(idf[None, :]).tocsr())
     maps = np.vstack([helper.coef for helper in helpers])
@@ -186,7 +186,7 @@ def _fit_with(
             raise ConfigError(
                 f"label {label}: all {len(wanted)} training rows say the same; it needs rows of both kinds"
             )
-        fitted = LogisticRegression(C=C, max_iter=2000).fit(wide[known], wanted)
+        fitted = LogisticRegression(C=C, max_iter=2000, solver="liblinear").fit(wide[known], wanted)
         own, extra = fitted.coef_[0][: counts.shape[1]], fitted.coef_[0][counts.shape[1] :] * HELP / scale
         coef[place] = own + extra @ maps
         bias[place] = float(fitted.intercept_[0]) - float(extra @ centre)

@@ -52,7 +52,8 @@ class ModelJudge:
         min_mass: least probability of the label words together.
         max_tokens: a longer text is unscorable: what is cut off would go unseen.
         nonce: fixed for reproducible runs, e.g. a digest of the run; None draws one for each text.
-        calibration: (slope, intercept) on the logit of `Yes`, from `workbench judge audit --calibrate`.
+        rubric: `policy`, the rule is the category's title and definition; there is no other yet.
+        calibration: (slope, intercept) on the logit of `Yes`, fitted by the user on labels of their own.
     """
 
     def __init__(
@@ -63,12 +64,15 @@ class ModelJudge:
         min_mass: float = MIN_MASS,
         max_tokens: int | None = None,
         nonce: str | None = None,
+        rubric: str = "policy",
         calibration: tuple[float, float] = (1.0, 0.0),
     ) -> None:
         if engine is None:
             raise ConfigError(f"judge {name}: a model judge needs an engine; name a checkpoint: model=smollm2")
         if not 0.0 < min_mass <= 1.0:
             raise ConfigError(f"judge {name}: min_mass must lie in (0, 1], got {min_mass}")
+        if rubric != "policy":
+            raise ConfigError(f"judge {name}: rubric {rubric!r}: unknown; policy is the only one")
         self.name, self.engine, self.min_mass = name, engine, min_mass
         self.max_tokens = max_tokens or max(engine.max_length - 16, 16)
         self._nonce = nonce

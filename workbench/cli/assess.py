@@ -24,7 +24,10 @@ def command(
         typer.Option(help="Attribute of the caller that the policy asks for: key=value.", rich_help_panel="Policy"),
     ] = None,
     judge: Annotated[
-        list[str] | None, typer.Option(help="Judge of the policy that may raise as well.", rich_help_panel="Policy")
+        list[str] | None,
+        typer.Option(
+            help="Judge of the policy that may raise as well: NAME, or NAME=CHECKPOINT.", rich_help_panel="Policy"
+        ),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Checkpoint to compare with; assessed too.", rich_help_panel="Model")

@@ -69,6 +69,7 @@ def audit(
     """
     from safety.judges.labels import read_labels, read_refusals
     from safety.judges.training import as_document, audit_classifier, audit_refusal
+    from workbench.assessment import close_engine
 
     kind, made = _load(judge, model, project)
     try:
@@ -77,9 +78,7 @@ def audit(
         else:
             found = audit_classifier(made, read_labels(data), seed=seed)
     finally:
-        engine = getattr(made, "engine", None)
-        if engine is not None:
-            engine.close()
+        close_engine(made)
     if as_json:
         print_json({"judge": judge, "agreement": as_document(found)})
         return

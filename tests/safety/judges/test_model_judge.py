@@ -178,3 +178,8 @@ def test_a_keyword_raises_an_ensemble_and_never_clears_it():
 def test_unscorable_members_leave_the_rest_and_none_is_unscorable():
     assert combined(fixed(None), fixed(0.8)).value == "violates"
     assert combined(fixed(None), fixed(None)).value == "unscorable"
+
+
+def test_an_unknown_rubric_is_named():
+    with pytest.raises(ConfigError, match="rubric"):
+        ModelJudge(engine=TableEngine(lambda _: {}), rubric="mine")
