@@ -23,9 +23,9 @@ NAMES = {"workbench": "workbench", "trl": "TRL, its defaults", "trl-packed": "TR
 TITLES = {"sft": "SFT on Dolly's pairs", "pretrain": "pre-training on a textbook"}
 
 
-def measure(arm: str, work: str, model: str, data: Path, steps: int) -> dict[str, Any]:
+def measure(arm: str, work: str, model: str, data: Path, steps: int, *more: str) -> dict[str, Any]:
     """One arm in a process of its own."""
-    command = [sys.executable, "-m", "studies.train_speed_worker", arm, work, model, str(data), str(steps)]
+    command = [sys.executable, "-m", "studies.train_speed_worker", arm, work, model, str(data), str(steps), *more]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -47,7 +47,7 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     base = {found["work"]: found for found in results if found["arm"] == "workbench"}
     for found in results:
-        ours, steps = base[found["work"]], len(found["losses"]) - 1
+        ours, steps = base[found["work"]], found["steps"]
         is_ours = found is ours
         padding = 1 - found["tokens"] / found["padded"] if "padded" in found else 0.0
         faster = "" if is_ours else f"{rate(ours) / rate(found):.2f} times as fast"
@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--only", default="sft,pretrain")
     parser.add_argument("--arms", default="workbench,trl,trl-packed")
+    parser.add_argument("--cpu", action="store_true", help="one thread, seconds of the processor: a busy machine")
     parser.add_argument("--no-page", action="store_true", help="print the table only")
     options = parser.parse_args()
     import torch
@@ -90,10 +91,11 @@ def main() -> None:
     results = []
     for work in options.only.split(","):
         for arm in [arm for arm in ARMS[work] if arm in options.arms.split(",")]:
-            results.append(measure(arm, work, model, data, options.steps))
+            results.append(measure(arm, work, model, data, options.steps, *(["cpu"] if options.cpu else [])))
             print(json.dumps(results[-1]), flush=True)
     machine = [
         f"- processor: {look_at()['processor']}; float32 in all arms",
+        f"- seconds: {'of the processor, one thread' if options.cpu else 'of the clock'}",
         f"- versions: torch {torch.__version__}, transformers {transformers.__version__}, TRL {trl.__version__}",
         f"- date: {datetime.now(UTC):%Y-%m-%d}; `python -m studies.train_speed --steps {options.steps}`",
     ]

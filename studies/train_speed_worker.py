@@ -1,7 +1,8 @@
 """Train a few steps with one trainer, in a process of its own. Prints one JSON line.
 
-python -m studies.train_speed_worker ARM WORK MODEL DATA STEPS
-ARM: workbench | trl | trl-packed. WORK: sft | pretrain. The first step is not timed.
+python -m studies.train_speed_worker ARM WORK MODEL DATA STEPS [cpu]
+ARM: workbench | trl | trl-packed. WORK: sft | pretrain. The first step is not timed, unless it is the only one.
+cpu: one thread, and seconds of the processor instead of the clock's, for a machine that has other work too.
 
 TRL's arms are its defaults (8 rows a step, 1,024 tokens, gradient checkpointing, no packing unless the arm says so) but
 for the type, which is float32 in all arms, and the learning rate. Ours has as many tokens a step as TRL's rows come to.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 RATE = 2e-5
+SECONDS = time.process_time if "cpu" in sys.argv[6:] else time.perf_counter
 LENGTH = 1024
 HELD_OUT = 12
 FILES = {"sft": "dolly_small/train_small.jsonl", "pretrain": "openstax_text/anatomy_physiology.jsonl"}
@@ -49,6 +51,7 @@ def ours(rows: list[dict[str, Any]], work: str) -> list[dict[str, Any]]:
 def run_workbench(work: str, model: Path, rows: list[dict[str, Any]], steps: int, folder: Path) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
+    from training.hooks import Hook, Running
     from training.ledger import Ledger, seen_rows
     from training.mixing import Mixer
     from training.plan import plan_run
@@ -80,28 +83,46 @@ def run_workbench(work: str, model: Path, rows: list[dict[str, Any]], steps: int
     while plan.steps < steps:
         recipe = recipe.model_copy(update={"tokens": recipe.tokens * 2})
         plan = plan_run(recipe, sources, pad=tokenizer.eos_token_id)
-    clock, ends, losses = Clock(), [], []
+    clock, losses, ends = Clock(), [], []
     Mixer.next_row = clock.around(Mixer.next_row)  # type: ignore[method-assign]
     Ledger.record = clock.around(Ledger.record)  # type: ignore[method-assign]
     beside: list[float] = []
 
+    class Begins(Hook):
+        name = "speed"
+
+        def on_begin(self, run: Running) -> None:
+            ends.append(SECONDS())
+            beside.append(clock.seconds)
+
     def on_step(step: Any) -> None:
-        ends.append(time.perf_counter())
+        ends.append(SECONDS())
         losses.append(step.loss)
         beside.append(clock.seconds)
-        if len(ends) == steps:
+        if len(losses) == steps:
             raise Enough
 
     with contextlib.suppress(Enough):
-        train(recipe, sources, plan, start=model, tokenizer=tokenizer, folder=folder / "run", on_step=on_step)
+        train(
+            recipe,
+            sources,
+            plan,
+            start=model,
+            tokenizer=tokenizer,
+            folder=folder / "run",
+            on_step=on_step,
+            hooks=[Begins()],
+        )
     tokens: dict[int, int] = {}
     for row in seen_rows(folder / "run"):
         tokens[row.step] = tokens.get(row.step, 0) + row.stop - row.start
+    first = 0 if steps == 1 else 1
     return {
-        "seconds": ends[-1] - ends[0],
-        "tokens": sum(tokens.get(step, 0) for step in range(2, steps + 1)),
+        "seconds": ends[-1] - ends[first],
+        "steps": steps - first,
+        "tokens": sum(tokens.get(step, 0) for step in range(first + 1, steps + 1)),
         "losses": losses,
-        "mixing_and_recording": (beside[-1] - beside[0]) / (ends[-1] - ends[0]),
+        "mixing_and_recording": (beside[-1] - beside[first]) / (ends[-1] - ends[first]),
     }
 
 
@@ -117,11 +138,11 @@ class Clock:
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
+            start = SECONDS()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.seconds += time.perf_counter() - start
+                self.seconds += SECONDS() - start
 
         return timed
 
@@ -139,8 +160,11 @@ def run_trl(
     padded: list[int] = []
 
     class Times(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            ends.append(SECONDS())
+
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
+            ends.append(SECONDS())
 
     arguments = SFTConfig(
         output_dir=str(folder),
@@ -173,10 +197,12 @@ def run_trl(
     trainer.data_collator = counted
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    first = 0 if steps == 1 else 1
     return {
-        "seconds": ends[-1] - ends[0],
-        "tokens": sum(tokens[1:steps]),
-        "padded": sum(padded[1:steps]),
+        "seconds": ends[-1] - ends[first],
+        "steps": steps - first,
+        "tokens": sum(tokens[first:steps]),
+        "padded": sum(padded[first:steps]),
         "losses": losses,
     }
 
@@ -185,6 +211,10 @@ def main() -> None:
     """Train and print."""
     arm, work, model, data, steps = sys.argv[1:6]
     warnings.simplefilter("ignore")
+    if SECONDS is time.process_time:
+        import torch
+
+        torch.set_num_threads(1)
     rows, _ = read(Path(data), work)
     with tempfile.TemporaryDirectory() as folder:
         if arm == "workbench":

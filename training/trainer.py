@@ -58,6 +58,17 @@ class RecipeTrainer(Trainer):
         self.objective = objective
         self.loss_is_scaled_for_ga = True  # by the counts of the whole step
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """As the Trainer does; and shard on CPUs too, which torch can and accelerate leaves out."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+            state: Any = self.accelerator.state
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**(self.args.fsdp_plugin_args or {}))
+            state.distributed_type = DistributedType.FSDP
+            self.is_fsdp_enabled = True
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         if not batch_samples:
             return None
@@ -90,7 +101,11 @@ class RecipeTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write a model that can be loaded as it is; sharded weights are gathered."""
         if self.is_fsdp_enabled:
-            state = self.accelerator.get_state_dict(self.model)  # in every process: a collective
+            gathered: Any = self.accelerator.get_state_dict(self.model)  # in every process: a collective
+            # on CPUs some are still on their way, and have no storage that could be written
+            state = {
+                name: value.clone() if type(value) is not torch.Tensor else value for name, value in gathered.items()
+            }
             if self.args.should_save:
                 self._save(output_dir, state)
         else:
@@ -187,7 +202,8 @@ class Keeper(TrainerCallback):
         """Forget what was noted of steps after the checkpoint: they come again."""
         self._since, self._at = time.perf_counter(), state.global_step
         run = self.run
-        run.model, run.step = getattr(model, "_orig_mod", model), state.global_step
+        # the model itself, its adapters within: what wraps it has another base_model than engines expect
+        run.model, run.step = model.get_base_model() if has_adapters(model) else model, state.global_step
         if state.is_world_process_zero:
             forget_lines_after(run.folder, run.step)
             self._ledger = Ledger(run.folder, self.rows.mixer.sources)
@@ -302,7 +318,7 @@ def training_arguments(recipe: Recipe, plan: TrainingPlan, folder: Path) -> Trai
         dataloader_pin_memory=on_gpu,
         ddp_find_unused_parameters=False,
         accelerator_config={"dispatch_batches": False, "split_batches": False},
-        **(_SHARDED if recipe.shard else {}),
+        **(_SHARDED if recipe.shard and processes > 1 else {}),
     )
 
 

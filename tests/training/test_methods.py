@@ -147,6 +147,41 @@ def test_a_divergence_term_keeps_the_answers_nearer(home: Path, lora: Any) -> No
     assert divergence(home, near.last) < 0.7 * divergence(home, free.last)
 
 
+def logprob_of(model: Any, tokenizer: Any) -> float:
+    from workbench.engines.base import ScoreRequest
+    from workbench.engines.causal_model import CausalModel
+    from workbench.engines.transformers_engine import TransformersEngine
+
+    taken = CausalModel(model, device=model.device, weights="float32", arithmetic="float32")
+    engine = TransformersEngine(taken, tokenizer)
+    [[(_, score)]] = list(engine.score([ScoreRequest(context="the heart", continuation=" pumps blood")]))
+    return score.logprob
+
+
+class Asks(Hook):
+    """Scores a text with the model in training, as a sentinel does."""
+
+    name = "asks"
+    last = 0.0
+
+    def on_step(self, run: Running) -> None:
+        self.last = logprob_of(run.model, run.tokenizer)
+        run.model.train()
+
+
+def test_a_hook_asks_the_model_with_its_adapters_as_any_engine_does(home: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    recipe = make_recipe(recipe="asked", lora={"rank": 4}, **SHORT)
+    tokenizer, opened, plan = open_all(recipe, home)
+    hook = Asks()
+    made = train(recipe, opened, plan, start=home / "tiny", tokenizer=tokenizer, folder=home / "asked", hooks=[hook])
+    merged = AutoModelForCausalLM.from_pretrained(made.last, dtype=torch.float32)
+    assert hook.last == pytest.approx(logprob_of(merged, tokenizer), abs=1e-3)
+    start = AutoModelForCausalLM.from_pretrained(home / "tiny", dtype=torch.float32)
+    assert abs(hook.last - logprob_of(start, tokenizer)) > 0.05
+
+
 class Poison(Hook):
     """Makes the weights worthless after a step."""
 
