@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGES = ROOT / "studies" / "results", ROOT / "docs" / "studies"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->"
 ALPHA = 0.05
+UNFINISHED = "**The runs are not finished.** Nothing is claimed before they are.\n\n"
+"""What a page says before its study has a result."""
 
 
 def say(text: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.suite import load_suite
 from studies.experiment import (
     ROOT,
+    UNFINISHED,
     Point,
     blend,
     evaluate_arms,
@@ -206,7 +207,7 @@ def render(found: dict[str, Any]) -> str:
         )
     )
     if not arms:
-        return "".join(parts)
+        return UNFINISHED + "".join(parts)
     parts.append("**What was learned and forgotten**: change against the start [90% interval].\n\n")
     start = arms[0]
     head = ["checkpoint", *(f"{title} ({_find(start, task)['n']})" for task, title in COLUMNS.items())]

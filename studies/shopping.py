@@ -22,6 +22,7 @@ from benchmarks.shopping import part_of, shelves_of
 from benchmarks.suite import load_suite
 from studies.experiment import (
     ROOT,
+    UNFINISHED,
     Point,
     evaluate_arms,
     judge_arm,
@@ -154,7 +155,7 @@ def render(found: dict[str, Any]) -> str:
     """The measured part of the page."""
     arms = [found["arms"][stage] for stage in STAGES if stage in found["arms"]]
     if not arms:
-        return ""
+        return UNFINISHED
     first = arms[0]["shopping"]
     rows = []
     for kind, one in first["kinds"].items():
