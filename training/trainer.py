@@ -286,6 +286,8 @@ def training_arguments(recipe: Recipe, plan: TrainingPlan, folder: Path) -> Trai
             f"batch_tokens: {plan.rows_per_step} rows a step cannot be shared by {processes} processes with "
             f"micro_batch {recipe.micro_batch}; change one of them"
         )
+    if recipe.shard and processes > 1 and not on_gpu:
+        raise ConfigError("shard: sharded weights train on CPUs, but cannot be saved from there yet; set shard: false")
     kind, kwargs = _scheduler(recipe, plan)
     return TrainingArguments(
         output_dir=str(folder),
