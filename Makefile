@@ -5,6 +5,7 @@
 #   make lint       ruff, format check, import layers         make types      pyright
 #   make speed      the speed table against lm-eval           make studies    list the studies behind the documents
 #   make study-NAME run one of them: minutes to hours, as the list says
+#   make fuzz       10,000 fuzzed requests against a guarded server on the loopback
 #   make docs       regenerate docs/cli.md                    make test-vllm  the tests that run a real vLLM
 #   make clean      remove what `make` made                   make constraints  pin what is newest now
 #
@@ -28,7 +29,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test browser lint types speed studies docs test-vllm constraints clean
+.PHONY: help setup demo test browser lint types speed fuzz studies docs test-vllm constraints clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -72,6 +73,11 @@ browser:
 speed: setup $(VLLM_VENV)/.ready
 	$(BIN)/python -m studies.speed
 	$(BIN)/python -m studies.train_speed
+	$(BIN)/python -m studies.serve_speed
+
+# Ten thousand requests to a guarded server on the loopback; at most half an hour.
+fuzz: setup
+	$(OFFLINE) $(BIN)/python -m studies.serve_fuzz
 
 # Says what there is and how long each takes; `make study-NAME` runs one, and goes on where it was stopped if it can.
 studies: setup

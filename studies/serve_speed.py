@@ -1,0 +1,203 @@
+"""What the guard costs: the same server with and without it, one client and 32. Writes docs/studies/serve_speed.md.
+
+python -m studies.serve_speed [--quick]
+
+Two servers of the real model stand side by side, one without a guard and one under the shipped policy `moderation` with
+its classifier, audit on disk included. Requests alternate between them, so that other work on the machine meets both.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "studies" / "serve_speed.md"
+TAKES = "some 15 minutes, 2 cores"
+SUBJECTS = (
+    "how the heart pumps blood",
+    "why the sky is blue",
+    "how bread rises",
+    "what a prime number is",
+    "how a bicycle stays upright",
+    "why leaves change their colour",
+    "how a library is sorted",
+    "what makes a good map",
+)
+PROMPTS = tuple(f"{ask} {subject}." for ask in ("Explain", "Tell a child", "Write a note on") for subject in SUBJECTS)
+
+
+def serve(port: int, guarded: bool) -> None:
+    """Run one of the two servers until it is told to stop."""
+    import uvicorn
+
+    from workbench.references import resolve_checkpoint
+    from workbench.serve.answering import Service
+    from workbench.serve.app import create_app
+    from workbench.serve.backend import load_backend
+    from workbench.serve.metrics import Metrics
+    from workbench.serve.recording import Recorder
+    from workbench.serve.server import build_guards
+    from workbench.serve.tenants import Tenants
+    from workbench.store import Project
+
+    project = Project.init(Path(tempfile.mkdtemp(prefix="serve-speed-")))
+    tenants = Tenants.open_to_all("moderation")
+    backend = load_backend(
+        resolve_checkpoint("smollm2"), engine="transformers", model="smollm2", options={"dtype": "float32"}
+    )
+    service = Service(
+        backend=backend,
+        guards=build_guards(tenants, (), project) if guarded else {},
+        recorder=Recorder(project.store) if guarded else None,
+        metrics=Metrics(backend.load),
+    )
+    uvicorn.run(create_app(service, tenants), host="127.0.0.1", port=port, log_level="error", access_log=False)
+
+
+def start(guarded: bool) -> tuple["subprocess.Popen[bytes]", str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "studies.serve_speed", "--serve", str(port), *(["--guarded"] if guarded else [])]
+    server = subprocess.Popen(command, cwd=ROOT)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            if httpx.get(f"{url}/healthz", trust_env=False).is_success:
+                return server, url
+        except httpx.TransportError:
+            time.sleep(0.5)
+    raise SystemExit("a server did not start")
+
+
+async def ask(client: httpx.AsyncClient, url: str, prompt: str, tokens: int) -> tuple[float, int, bool]:
+    """(seconds, new tokens, whether it was withheld)"""
+    body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "temperature": 0}
+    began = time.perf_counter()
+    answer = (await client.post(f"{url}/v1/chat/completions", json=body)).raise_for_status().json()
+    withheld = answer["choices"][0]["finish_reason"] == "content_filter"
+    return time.perf_counter() - began, int(answer["usage"]["completion_tokens"]), withheld
+
+
+async def one_client(urls: Sequence[str], prompts: Sequence[str], tokens: int) -> list[tuple[float, float]]:
+    """Seconds (bare, guarded) of each prompt, asked one after the other, the order of the two drawn."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    async with httpx.AsyncClient(timeout=600, trust_env=False) as client:
+        for url in urls:  # warm
+            await ask(client, url, PROMPTS[0], 8)
+        for prompt in prompts:
+            seconds = [0.0, 0.0]
+            for place in rng.permutation(2):
+                seconds[place], _, withheld = await ask(client, urls[place], prompt, tokens)
+                if withheld:
+                    raise SystemExit(f"the guard withheld an answer to: {prompt}")
+            pairs.append((seconds[0], seconds[1]))
+    return pairs
+
+
+async def many_clients(url: str, clients: int, requests: int, tokens: int) -> float:
+    """New tokens a second."""
+    waiting = [PROMPTS[i % len(PROMPTS)] for i in range(requests)]
+    written = 0
+
+    async def client_loop(client: httpx.AsyncClient) -> None:
+        nonlocal written
+        while waiting:
+            _, new, _ = await ask(client, url, waiting.pop(), tokens)
+            written += new
+
+    limits = httpx.Limits(max_connections=clients)
+    async with httpx.AsyncClient(timeout=900, trust_env=False, limits=limits) as client:
+        began = time.perf_counter()
+        await asyncio.gather(*(client_loop(client) for _ in range(clients)))
+        return written / (time.perf_counter() - began)
+
+
+def bootstrap(values: np.ndarray, statistic: Any, *, seed: int = 0, draws: int = 5000) -> tuple[float, float]:
+    rng = np.random.default_rng(seed)
+    found = [statistic(values[rng.integers(0, len(values), len(values))]) for _ in range(draws)]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    servers = [start(guarded) for guarded in (False, True)]
+    urls = [url for _, url in servers]
+    try:
+        count, tokens = (6, 32) if quick else (24, 64)
+        pairs = np.array(asyncio.run(one_client(urls, PROMPTS[:count], tokens)))
+        rounds, requests = (1, 32) if quick else (3, 64)
+        rates = [[asyncio.run(many_clients(url, 32, requests, tokens)) for url in urls] for _ in range(rounds)]
+    finally:
+        for server, _ in servers:
+            server.terminate()
+            server.wait(30)
+    return {"pairs": pairs.tolist(), "tokens": tokens, "rates": rates, "requests": requests}
+
+
+def page(found: dict[str, Any], command: str) -> str:
+    pairs, rates = np.array(found["pairs"]), np.array(found["rates"])
+
+    def overhead(rows: np.ndarray) -> float:
+        return float(rows[:, 1].sum() / rows[:, 0].sum() - 1)
+
+    low, high = bootstrap(pairs, overhead)
+    shares = rates[:, 1] / rates[:, 0]
+    bare, guarded = pairs.mean(0)
+    one = f"one client, {found['tokens']} new tokens, n = {len(pairs)} pairs: seconds an answer"
+    many = f"32 clients, {found['requests']} requests, {len(rates)} rounds: new tokens a second"
+    change = f"{overhead(pairs):+.1%} [{low:+.1%}, {high:+.1%}]"
+    rounds = f"{shares.mean():.1%} (rounds: {', '.join(f'{s:.1%}' for s in shares)})"
+    machine = f"{platform.machine()} with {os.cpu_count()} cores"
+    lines = [
+        "# What the guard costs",
+        "",
+        f"`{command}` on {datetime.now(UTC).date()}, {machine}, SmolLM2-135M-Instruct in float32,",
+        "transformers engine, policy `moderation` with the shipped classifier, audit rows on disk (SQLite).",
+        "",
+        "| | bare | guarded | guarded against bare | goal |",
+        "|---|---:|---:|---:|---:|",
+        f"| {one} | {bare:.2f} | {guarded:.2f} | {change} | at most +15% |",
+        f"| {many} | {rates[:, 0].mean():.1f} | {rates[:, 1].mean():.1f} | {rounds} | at least 85% |",
+        "",
+        "The interval is a bootstrap over prompts (5,000 draws, seed 0) of the ratio of sums. Both servers stand side",
+        "by side and requests alternate between them; the first row draws their order for each prompt.",
+        "Other programs ran on the machine meanwhile.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--serve", type=int)
+    parser.add_argument("--guarded", action="store_true")
+    given = parser.parse_args()
+    if given.serve:
+        serve(given.serve, given.guarded)
+        return
+    found = measure(given.quick)
+    print(json.dumps(found))
+    text = page(found, f"python -m studies.serve_speed{' --quick' if given.quick else ''}")
+    print(text)
+    PAGE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
