@@ -54,7 +54,7 @@ class Replay(StrictModel):
     """General data in categories, by a preset's shares; it becomes sources of the mix named `replay-CATEGORY`."""
 
     preset: str
-    """Name of a shipped preset (`workbench recipes --presets`)."""
+    """Name of a shipped preset: forge-cpt, forge-sft or plain."""
     share: float = Field(gt=0, lt=1)
     """Of all loss-bearing tokens; the shares of the mix are scaled to what is left."""
     sources: dict[str, str] = Field(min_length=1)
