@@ -2,6 +2,7 @@
 
     python -m studies.moderation_judge               # writes docs/studies/moderation-judge.md and the shipped artefact
     python -m studies.moderation_judge --zero-shot   # with the model judge's rows as well (slow)
+    python -m studies.moderation_judge --ablation    # with the classifier as it is without auxiliary sets
 
 Out-of-fold: five folds over OpenAI's moderation set, equal texts on one side; a row is scored by a model that has not
 seen it. Missing labels are masked. The other sets are auxiliary: their rows are never scored here.
@@ -34,7 +35,7 @@ from workbench.statistics import bootstrap_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "studies" / "moderation-judge.md"
-COMMAND = "python -m studies.moderation_judge --zero-shot"
+COMMAND = "python -m studies.moderation_judge"
 LABELS = ("S", "H", "V", "HR", "SH", "H2", "V2")
 MEANING = {
     "S": "sexual content",
@@ -56,6 +57,7 @@ CATEGORIES = {
 }
 BASE_MODEL = "smollm2"
 ZERO_SHOT_ROWS = 150
+RESAMPLES = 200
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -116,7 +118,7 @@ def plain_tfidf(rows: Labelled) -> np.ndarray:
         for k in range(len(LABELS)):
             known = [i for i in train if not np.isnan(rows.targets[i, k])]
             vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-            model = make_pipeline(vectorizer, LogisticRegression(C=10.0, max_iter=1000))
+            model = make_pipeline(vectorizer, LogisticRegression(C=10.0, max_iter=1000, solver="liblinear"))
             model.fit([rows.texts[i] for i in known], rows.targets[known, k].astype(int))
             found[test, k] = model.predict_proba([rows.texts[i] for i in test])[:, 1]
     return found
@@ -169,7 +171,7 @@ def macro_auprc(pairs: list) -> float:
 def interval_of(rows: Labelled, scores: np.ndarray, chosen: np.ndarray | None = None):
     kept = np.arange(len(scores)) if chosen is None else chosen
     pairs = [(rows.targets[i], scores[i]) for i in kept]
-    return bootstrap_interval(pairs, macro_auprc, rng=np.random.default_rng(0), resamples=500, bca=False)
+    return bootstrap_interval(pairs, macro_auprc, rng=np.random.default_rng(0), resamples=RESAMPLES, bca=False)
 
 
 def gain_over(rows: Labelled, ours: np.ndarray, theirs: np.ndarray):
@@ -179,7 +181,7 @@ def gain_over(rows: Labelled, ours: np.ndarray, theirs: np.ndarray):
     def gain(drawn: list) -> float:
         return macro_auprc([(t, a) for t, a, _ in drawn]) - macro_auprc([(t, b) for t, _, b in drawn])
 
-    return bootstrap_interval(triples, gain, rng=np.random.default_rng(0), resamples=500, bca=False)
+    return bootstrap_interval(triples, gain, rng=np.random.default_rng(0), resamples=RESAMPLES, bca=False)
 
 
 def ece_of(rows: Labelled, scores: np.ndarray) -> list[float]:
@@ -193,6 +195,7 @@ def ece_of(rows: Labelled, scores: np.ndarray) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--zero-shot", action="store_true")
+    parser.add_argument("--ablation", action="store_true")
     options = parser.parse_args()
     started = time.perf_counter()
     data = data_folder()
@@ -204,12 +207,12 @@ def main() -> None:
         flush=True,
     )
     ours = out_of_fold(rows, helpers)
-    alone = out_of_fold(rows, [])
     scores = {
-        "the shipped classifier": ours,
-        "the same without auxiliary sets": alone,
+        "the classifier": ours,
         "plain TF-IDF": plain_tfidf(rows),
     }
+    if options.ablation:
+        scores["the same without auxiliary sets"] = out_of_fold(rows, [])
     if (found := profanity(rows)) is not None:
         scores["alt-profanity-check"] = found
     lines_zero: list[str] = []
@@ -233,7 +236,9 @@ def main() -> None:
     for k, label in enumerate(LABELS):
         known = np.flatnonzero(~np.isnan(rows.targets[:, k]))
         truth, p = rows.targets[known, k].astype(int).tolist(), ours[known, k]
-        measured.append(measure_agreement(label, truth, (p >= 0.5).astype(int).tolist(), p.tolist()))
+        measured.append(
+            measure_agreement(label, truth, (p >= 0.5).astype(int).tolist(), p.tolist(), resamples=RESAMPLES)
+        )
     ece = ece_of(rows, ours)
     intro = [
         "Seven labels of OpenAI's moderation taxonomy (S sexual, H hate, V violence, HR harassment, SH self-harm, H2 hate",
@@ -250,7 +255,7 @@ def main() -> None:
         command=COMMAND,
     )
     best = max(
-        (name for name in scores if name not in list(scores)[:2]), key=lambda n: interval_of(rows, scores[n]).value
+        (name for name in scores if name not in list(scores)[:1]), key=lambda n: interval_of(rows, scores[n]).value
     )
     lines = [
         "# Moderation classifier",
