@@ -3,7 +3,7 @@
 Each candidate is a way to make the same held-out rows likely: examples in the prompt, steps with loss on answers (sft),
 steps with loss on every token (pretrain). What is compared is the loss of the held-out answers (of all tokens, where
 there are none), row by row. Training must beat the prompt by more than twice its standard error, because a prompt
-forgets nothing. A probe is short: it says which way goes down faster, not how far.
+forgets nothing, and by 0.05 nats a token. A probe is short: it says which way goes down faster, not how far.
 """
 
 import copy
@@ -28,6 +28,8 @@ SHOTS = 4
 VAST = 1_000_000_000
 """Tokens of plain text from which on it is no mid-training any more (Nova Forge's table)."""
 FEWEST = 12
+LEAST = 0.05
+"""Nats a token that training must gain beyond the prompt, however sure the gain is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +137,7 @@ def decide(
     if is_preference and preferred is not None:
         return "dpo", f"rows are preferences, and the start finds the chosen answer likelier in {preferred:.0%} of them"
     rival = max(0.0, prompt.gain if prompt else 0.0)
-    if best.gain - rival <= 2 * best.error:
+    if best.gain - rival <= max(LEAST, 2 * best.error):
         what = f"examples in the prompt by {prompt.gain:.3f}" if prompt else "nothing to gain otherwise"
         return "prompt", f"{told}, {what}: training is not worth what it may forget"
     beside = f", {SHOTS} examples in the prompt by {prompt.gain:.3f}" if prompt else ""
