@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, StringConstraints, field_validator
 
-from workbench.config import StrictModel, load_yaml, read_yaml, resolve_env, validate
+from workbench.config import StrictModel, read_yaml, resolve_env, validate
 from workbench.errors import ConfigError
 from workbench.store.files import write_file
 
@@ -130,7 +130,7 @@ class Tenants:
         Raises:
             ConfigError: the file is faulty, a variable is not set, or a key belongs to two tenants.
         """
-        entries = load_yaml(file, KeysFile).tenants
+        entries = _read_keys(file).tenants
         by_digest: dict[str, Tenant] = {}
         for place, entry in enumerate(entries):
             tenant = _tenant(entry, file)
@@ -175,7 +175,7 @@ def add_tenant(file: Path, *, tenant: str, policy: str, digest: str) -> None:
     """
     data = read_yaml(file) if file.exists() else {"schema": "keys/v1", "tenants": []}
     if file.exists():
-        validate(data, KeysFile, where=str(file))
+        _read_keys(file)
     own = next((entry for entry in data["tenants"] if entry["tenant"] == tenant), None)
     if own is None:
         data["tenants"].append({"tenant": tenant, "policy": policy, "keys": [digest]})
@@ -196,6 +196,19 @@ def key_digest(key: str) -> str:
 def new_key() -> str:
     """A key of 256 random bits."""
     return f"wb-{secrets.token_urlsafe(32)}"
+
+
+def _read_keys(file: Path) -> KeysFile:
+    data = read_yaml(file)
+    for place, entry in enumerate(data.get("tenants") or ()):
+        keys = entry.get("keys") if isinstance(entry, dict) else None
+        for number, key in enumerate(keys if isinstance(keys, list) else ()):
+            if not _DIGEST.match(str(key)):  # said here, because faults of a file repeat what stands in it
+                where = f"{file}: tenants[{place}].keys[{number}]"
+                raise ConfigError(
+                    f"{where}: expected sha256:DIGEST or env:NAME, never a key; make one: workbench new-key"
+                )
+    return validate(data, KeysFile, where=str(file))
 
 
 def _tenant(entry: TenantEntry, file: Path) -> Tenant:
