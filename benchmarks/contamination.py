@@ -153,8 +153,7 @@ def overlapping_rows(items: Sequence[TestItem], rows: Iterable[tuple[str, int, s
     for source, number, text in rows:
         said = _words(text)
         hits = [
-            _hit(checked[probe], found, said, Path(source), number)
-            for probe, found in _search(said, index, checked).items()
+            _hit(checked[probe], found, said, source, number) for probe, found in _search(said, index, checked).items()
         ]
         yield from (hit for hit in hits if hit.with_answer or hit.coverage >= HALF)
 

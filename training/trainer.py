@@ -65,7 +65,8 @@ class RecipeTrainer(Trainer):
             from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
             state: Any = self.accelerator.state
-            state.fsdp_plugin = FullyShardedDataParallelPlugin(**(self.args.fsdp_plugin_args or {}))
+            options: Any = self.args.fsdp_plugin_args or {}
+            state.fsdp_plugin = FullyShardedDataParallelPlugin(**options)
             state.distributed_type = DistributedType.FSDP
             self.is_fsdp_enabled = True
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
 
 
 class DuplicateKey(yaml.MarkedYAMLError):
@@ -124,20 +127,22 @@ class _LimitedLoader(_Loader):
         return node
 
 
+_FastLoader: Any = _LimitedLoader
 if yaml.__with_libyaml__:
+    _libyaml: Any = vars(yaml)["cyaml"]
 
-    class _FastLoader(yaml.cyaml.CParser, _LimitedLoader):
+    class _LibyamlLoader(_libyaml.CParser, _LimitedLoader):
         """libyaml reads the events, four times as fast; nodes are composed above, where limits are kept."""
 
-        get_single_node = yaml.composer.Composer.get_single_node
+        get_single_node = Composer.get_single_node
 
         def __init__(self, text: str) -> None:
-            yaml.cyaml.CParser.__init__(self, text)
-            yaml.composer.Composer.__init__(self)
-            yaml.constructor.SafeConstructor.__init__(self)
-            yaml.resolver.Resolver.__init__(self)
-else:
-    _FastLoader = _LimitedLoader
+            _libyaml.CParser.__init__(self, text)
+            Composer.__init__(self)
+            SafeConstructor.__init__(self)
+            Resolver.__init__(self)
+
+    _FastLoader = _LibyamlLoader
 
 
 def parse_document(text: str, limits: Limits | None = None) -> Document:

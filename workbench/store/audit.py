@@ -105,7 +105,7 @@ def verify_audit(database: Database) -> int | None:
     return None
 
 
-def _raw_rows(database: Database) -> Iterator[Mapping[str, Any]]:
+def _raw_rows(database: Database) -> Iterator[sa.RowMapping]:
     with database.read() as connection:
         query = sa.select(table).order_by(table.c.seq)
         yield from connection.execution_options(yield_per=1000).execute(query).mappings()
