@@ -25,7 +25,7 @@ from safety.judges.linear import (
     save_linear,
     sigmoid,
 )
-from safety.judges.refusal_signs import refusal_features
+from safety.judges.refusal_signs import refusal_features, without_idioms
 from workbench.errors import ConfigError
 from workbench.records import Judgement
 
@@ -80,6 +80,7 @@ def build_counts(answers: Sequence[tuple[str, str]]) -> tuple[Any, Any]:
     """Feature matrices of both models."""
     from sklearn.feature_extraction import FeatureHasher
 
+    answers = [(prompt, without_idioms(completion)) for prompt, completion in answers]
     hasher = FeatureHasher(n_features=2**SIGN_BITS, alternate_sign=False, dtype=np.float64)
     signs = hasher.transform(refusal_features(prompt, completion) for prompt, completion in answers)
     return signs, LEXICAL.counts([completion for _, completion in answers])

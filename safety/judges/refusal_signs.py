@@ -93,8 +93,22 @@ _CUES = {name: re.compile(pattern) for name, pattern in CUES.items()}
 _ASKED = {name: re.compile(pattern) for name, pattern in ASKED.items()}
 _TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+|[.!?:;\n]")
 _NEGATION = re.compile(r"\b(?:not|no|never|none)\b|n't\b")
+_IDIOM = re.compile(
+    r"\b(?:cannot|can ?not|can[\u2019']t|could not|couldn[\u2019']t) (?:\w+ ){1,3}enough\b"
+    r"|\bcould(?: not|n[\u2019']t) (?:agree more|be (?:happier|better|more \w+))",
+    re.IGNORECASE,
+)
 _CUE = 1 / 3
 """Weight of one cue beside the n-grams, which have length 1 together. Chosen by cross-validation."""
+
+
+def without_idioms(text: str) -> str:
+    """The text without idioms that deny a limit and refuse nothing.
+
+    >>> without_idioms("I can't recommend it enough, and couldn't agree more.")
+    'I gladly, and gladly.'
+    """
+    return _IDIOM.sub("gladly", text)
 
 
 def refusal_features(prompt: str, completion: str) -> dict[str, float]:

@@ -12,7 +12,7 @@ from training.plan import plan_run
 from training.recipe import load_recipe, shipped_recipes
 from training.sources import open_sources
 
-STAGES = {"pretrain", "midtrain", "sft", "sft-lora", "sft-curriculum", "dpo", "dpo-lora"}
+STAGES = {"pretrain", "midtrain", "sft", "sft-lora", "sft-curriculum", "dpo", "dpo-lora", "sft-safety"}
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% if m['role'] == 'assistant' %}</s>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
@@ -31,6 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"messages": [{"role": "user", "content": f"And {q}"}, {"role": "assistant", "content": "Much."}]}
             for q in asked
         ],
+        "refusals": [{"prompt": f"Do harm {i}.", "completion": f"No, not that {i}."} for i in range(40)],
+        "harmless": [{"prompt": f"Kill the process {i}.", "completion": f"Use kill {i}."} for i in range(40)],
         "preferences": [{"prompt": q, "chosen": f"It does its work {q}", "rejected": "No."} for q in asked],
         **{name: [{"text": f"{name} says: {q}"} for q in asked] for name in ("domain", "curated", "general")},
     }

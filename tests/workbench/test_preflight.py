@@ -80,7 +80,7 @@ def test_a_warm_up_of_the_whole_run_is_refused(prepare: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "cure"),
     [
-        ({"save_every": 2500}, "save_every: 2500 never comes in a run of about 12 steps; lower it"),
+        ({"save_every": 2500}, "save_every: 2500 never comes in a run of 32 steps; lower it"),
         ({"evaluation": {"suites": ["sample-general"], "every": 2500}}, "evaluation.every: 2500 never comes"),
         ({"lerning_rate": 1}, "lerning_rate: unknown key"),
         ({"schedule": {"learning_rat": 1}}, 'did you mean "learning_rate"'),
@@ -143,15 +143,15 @@ def test_questions_of_the_suites_in_the_data_are_refused_or_left_out(home: Path,
     from benchmarks.overlap import load_asked
 
     (task, *_) = load_asked(["sample-general"])
-    held = [{"prompt": f"Hear this. {item.question}", "completion": item.answer} for item in task.items[:8]]
-    assert task.required and len(task.items) == 80 and task.margin == 0.05
+    held = [{"prompt": f"Hear this. {item.question}", "completion": item.answer} for item in task.items[:12]]
+    assert task.required and len(task.items) == 203 and task.margin == 0.05
     suites = {"suites": ["sample-general"]}
     write(home, "pairs", [*PAIRS, *held])
-    with pytest.raises(ConfigError, match=r"8 of 248 rows hold 8 of 80 questions.*margin 5%.*set on_overlap: drop"):
+    with pytest.raises(ConfigError, match=r"12 of 252 rows hold 12 of 203 questions.*margin 5%.*set on_overlap: drop"):
         prepare(evaluation=suites)
-    write(home, "pairs", [*PAIRS, held[0]])  # one question in 80 cannot move the score by the margin
+    write(home, "pairs", [*PAIRS, held[0]])  # one question in 203 cannot move the score by the margin
     (told,) = texts(prepare(evaluation=suites).findings, "overlap")
-    assert told.startswith("warning") and "1 of 80 questions" in told
+    assert told.startswith("warning") and "1 of 203 questions" in told
     run = prepare(evaluation=suites, on_overlap="drop")
     assert run.plan.sources[0].left_out == {"evaluation": 1} and run.plan.sources[0].rows == 240
     (told,) = texts(run.findings, "overlap")

@@ -27,6 +27,7 @@ sequence_length: 128
 batch_tokens: 1024
 schedule: {{learning_rate: 3e-3}}
 dtype: float32
+on_overlap: allow
 evaluation: {{tasks: [sample_anatomy_cloze]}}
 """
 

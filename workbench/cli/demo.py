@@ -26,7 +26,7 @@ def command(
     folder: Annotated[Path, typer.Option(help="Project folder of the demo; made if need be.")] = Path("demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a command.")] = False,
 ) -> None:
-    """Train a real small model, and judge it, a harmless copy and a damaged one: which may ship?
+    """Train a real small model; decide whether it, a harmless copy and a damaged one may ship.
 
     Fetches SmolLM2-135M-Instruct and fine-tunes it by demo/recipe.yaml on a shop's messages, blended with general
     answers; evaluates what came of it on messages it never saw and on general questions, and decides. Then it stores a

@@ -16,7 +16,7 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Make an API key for a tenant. It is shown once; a keys file holds its digest only.
+    """Make an API key for a tenant, shown once: a keys file holds its digest only.
 
     Examples:
         workbench new-key acme --policy default --keys keys.yaml

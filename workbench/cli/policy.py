@@ -60,7 +60,9 @@ def check(
     on: Day = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is wrong with a policy: every fault of the file, its parents and its test rows. Exit code 2 if any.
+    """Say what is wrong with a policy: every fault of the file, its parents and its test rows.
+
+    Exit code 2 if there is any.
 
     Examples:
         workbench policy check policies/shop.yaml

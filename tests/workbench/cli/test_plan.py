@@ -13,6 +13,7 @@ from tests.tiny import save_tiny_checkpoint
 from workbench import planning
 from workbench.cli import main
 from workbench.errors import ConfigError
+from workbench.evaluation import EvaluationRequest
 from workbench.pipeline import evaluate
 
 
@@ -106,14 +107,26 @@ def test_a_later_look_at_a_few_items_does_not_replace_what_is_known(run: Any, ho
 
 
 def test_a_planned_suite_says_which_required_tasks_it_leaves_out(run: Any, home: Path) -> None:
+    from dataclasses import replace
+
     evaluate(home / "tiny", suites=["sample-domain"], project=home / "p")
-    file = home / "less.yaml"
+    request = EvaluationRequest(suites=["sample-domain"])
+    evidence = planning.plan_evidence(str(home / "tiny"), project=home / "p", request=request, margin=0.5)
+    first, *others = evidence.tasks
+    less = replace(evidence, tasks=(replace(first, planned=0), *(replace(one, planned=40) for one in others)))
+    text = planning.as_suite(less, "less")
+    assert planning.left_out(less) == [first.facts.task] and first.facts.required
+    assert first.facts.task in text.splitlines()[0] and f"task: {first.facts.task}," not in text
+    assert all(f"task: {one.facts.task}, limit: 40" in text for one in others)
+
+
+def test_a_plan_that_gives_no_task_any_items_writes_no_suite(run: Any, home: Path) -> None:
+    evaluate(home / "tiny", suites=["sample-domain"], project=home / "p")
+    file = home / "none.yaml"
     words = ("plan", "--suite", "sample-domain", "--baseline", str(home / "tiny"), "--budget", "10min")
-    _, out, err = run(*words, "--write", str(file), "--json")
-    tasks = json.loads(out)["plan"]["tasks"]
-    gone = [t["facts"]["task"] for t in tasks if t["facts"]["required"] and not t["planned"]]
-    assert gone  # the tiny model guesses
-    assert all(name in err and name in file.read_text().splitlines()[0] for name in gone)
+    code, out, err = run(*words, "--write", str(file), "--json")
+    assert not any(task["planned"] for task in json.loads(out)["plan"]["tasks"])  # the tiny model guesses
+    assert code == 0 and "no task gets any items" in err and not file.exists()
 
 
 def test_a_budget_that_buys_no_certificate_is_not_spent(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

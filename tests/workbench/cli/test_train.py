@@ -132,7 +132,7 @@ def test_faulty_rows_are_named(train: Any, home: Path) -> None:
     with (home / "domain.jsonl").open("a") as file:
         file.write('{"prompt": "no end\n[1]\n')
     code, _, err = train()
-    assert code == 2 and "line 31:" in err and "line 32: no JSON object" in err
+    assert code == 2 and "row 31: no JSON" in err and "row 32: no JSON object" in err
 
 
 def test_an_answer_whose_end_carries_no_loss_is_refused(train: Any, home: Path) -> None:
