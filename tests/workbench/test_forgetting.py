@@ -108,7 +108,9 @@ def test_the_order_of_items_does_not_matter(gained, lost, random):
     plain = judge(before, after, margin=0.05, binary=True, groups=groups, rng=rng())
     mixed = judge(before[order], after[order], margin=0.05, binary=True, groups=groups[order], rng=rng())
     assert plain.verdict == mixed.verdict
-    assert ends(plain) == pytest.approx(ends(mixed), abs=1e-9)
+    assert plain.interval.is_known == mixed.interval.is_known  # 30 lost, one in each cluster: no spread, no interval
+    if plain.interval.is_known:
+        assert ends(plain) == pytest.approx(ends(mixed), abs=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
