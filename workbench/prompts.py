@@ -10,8 +10,8 @@ the standard deviation of the K prompts' means. With both samples crossed, the v
 V_prompts − V_both (Cameron, Gelbach & Miller 2011, J. Bus. Econ. Stat. 29:238; Brennan 2001, Generalizability Theory,
 ch. 2). V_both is not subtracted, so that nothing is claimed where the prompts' part comes out as zero or less by
 chance. Each part keeps a quantile of its own and the squares add up (Zou & Donner 2008, Stat. Med. 27:1693; Graybill &
-Wang 1980): Satterthwaite's degrees of freedom certify up to 7.7% of the models at the margin with 2 prompts, this at
-most 5%, if prompts differ about normally. No method can see from 4 prompts what only a fifth would show.
+Wang 1980). How often it certifies a model at the margin is measured, not proven: `make study-prompts`, in
+docs/statistics.md. No method can see from 4 prompts what only a fifth would show.
 """
 
 import math
