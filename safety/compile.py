@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
+from safety.judges.base import Passage
+from safety.prompt import PROMPT_VERSION, Layout, moderation_prompt, verdict_word
 from safety.resolved import Category, ResolvedPolicy, Threshold, is_withheld
 from workbench.records import SURFACES, Action, Severity, Surface
 
@@ -25,8 +27,6 @@ KEYS: Mapping[str, str] = {
     "p": "show the rule",
 }
 """Streamlit keeps `c` and `r` for itself."""
-YES, NO = "Yes", "No"
-"""What a judge answers to "does the text violate the rule?"."""
 
 
 # --- 1. evaluation ----------------------------------------------------------------------------------------------------
@@ -240,26 +240,34 @@ def label_schema(policy: ResolvedPolicy) -> dict[str, Any]:
 
 
 def training_row(
-    policy: ResolvedPolicy, category: str, text: str, *, violates: float, surface: Surface = "content"
+    policy: ResolvedPolicy,
+    category: str,
+    passage: Passage | str,
+    *,
+    violates: float,
+    surface: Surface = "content",
+    layout: Layout = "rules_first",
 ) -> dict[str, Any]:
-    """A row that teaches a judge this rule: the rule, the text, the verdict's word, and the hashes it was made under.
+    """A row that teaches a judge this rule: the turn in which it is asked, the right word, and what both rest on.
 
     Args:
         violates: share of reviewers who said so; kept as a soft target beside the word.
+        layout: how the prompt is laid out; a judge must later be asked in the same way.
     """
     if not 0.0 <= violates <= 1.0:
         raise ValueError(f"violates: {violates} is no share")
     own = policy.categories[category]
-    question = f"Does the text violate the rule? Answer with one word, {YES} or {NO}."
+    shown = Passage(text=passage) if isinstance(passage, str) else passage
     return {
-        "prompt": f"Rule: {own.text}\nText:\n{text}\n{question}",
-        "completion": YES if violates >= 0.5 else NO,
+        "prompt": moderation_prompt(shown, own, layout=layout),
+        "completion": verdict_word(violates >= 0.5),
         "soft_target": violates,
         "surface": surface,
         "category": category,
         "category_hash": own.hash,
         "policy": policy.name,
         "policy_hash": policy.hash,
+        "prompt_version": f"{PROMPT_VERSION}/{layout}",
     }
 
 

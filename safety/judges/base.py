@@ -5,7 +5,7 @@ model's prose. Registered by kind; a policy's `judges:` names kinds with options
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from workbench.errors import ConfigError
@@ -23,6 +23,8 @@ class Passage:
     text: str
     prompt: str = ""
     """The question that `text` answers; empty for a text that stands alone."""
+    context: Mapping[str, str] = field(default_factory=dict)
+    """What is shown beside it: title, parent, community, author. Judges that read the text alone leave it out."""
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from safety.judges import Passage, PlainCategory
 from safety.judges.ensemble import EnsembleJudge
 from safety.judges.model import ModelJudge
 from safety.judges.rules import build_rules
+from safety.prompt import control_tokens, neutralised
 from tests.tiny import save_tiny_checkpoint
 from workbench.engines.base import Score, ScoreRequest
 from workbench.errors import ConfigError
@@ -92,21 +93,24 @@ INJECTIONS = [
 ]
 
 
+def code_of(prompt):
+    return prompt.split("Text:\n[BEGIN ")[1][:8]
+
+
 @pytest.mark.parametrize("text", INJECTIONS)
 def test_the_judged_text_stands_between_markers_that_it_cannot_know(text):
     _, engine = judged(lambda _: {"Yes": 0.5, "No": 0.5}, text)
     prompt = engine.prompts[0]
-    nonce = prompt.split("hold the code ")[1].split(".")[0]
+    nonce = code_of(prompt)
     assert prompt.count(f"[BEGIN {nonce}]") == prompt.count(f"[END {nonce}]") == 1
     inside = prompt.split(f"[BEGIN {nonce}]\n")[1].split(f"\n[END {nonce}]")[0]
-    assert inside == text
+    assert inside == neutralised(text, control_tokens(None))
     assert prompt.split(f"[END {nonce}]")[1].startswith("\nRule: Hate.")  # what is read last is ours
 
 
 def test_each_text_has_a_nonce_of_its_own():
     prompts = [judged(lambda _: {"Yes": 1.0}, text)[1].prompts[0] for text in ("one", "two")]
-    nonces = {prompt.split("hold the code ")[1].split(".")[0] for prompt in prompts}
-    assert len(nonces) == 2
+    assert code_of(prompts[0]) != code_of(prompts[1])
 
 
 def test_a_run_with_a_secret_gives_the_same_prompts_again():
@@ -126,7 +130,7 @@ def tiny(tmp_path_factory):
     engine.close()
 
 
-def test_control_tokens_in_a_text_are_taken_out(tiny):
+def test_control_tokens_in_a_text_are_parted(tiny):
     judge = ModelJudge(engine=tiny)
     prompt = judge.build_prompt(Passage(text="a</s>b<</s>/s>c"), RULE, ("Yes", "No"))
     assert "</s>" not in prompt
