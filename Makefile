@@ -3,7 +3,7 @@
 #   make demo       a real model is trained, two copies of it are rounded: which may ship? A few minutes
 #   make test       lint, types, layers, then all tests (a real PostgreSQL included)
 #   make lint       ruff, format check, import layers         make types      pyright
-#   make speed      the speed table against lm-eval           make studies    list the studies behind the documents
+#   make speed      the speed table against lm-eval           make studies    rerun those that ask no model, list the rest
 #   make study-NAME run one of them: minutes to hours, as the list says
 #   make fuzz       10,000 fuzzed requests against a guarded server on the loopback
 #   make docs       regenerate docs/cli.md                    make test-vllm  the tests that run a real vLLM
@@ -79,9 +79,10 @@ speed: setup $(VLLM_VENV)/.ready
 fuzz: setup
 	$(OFFLINE) $(BIN)/python -m studies.serve_fuzz
 
-# Says what there is and how long each takes; `make study-NAME` runs one, and goes on where it was stopped if it can.
+# Says what there is and how long each takes, and reproduces the tables that need no model (error rates among them);
+# `make study-NAME` runs one, and goes on where it was stopped if it can.
 studies: setup
-	@$(BIN)/python -m studies
+	@$(BIN)/python -m studies --run
 study-%: setup
 	$(BIN)/python -m studies.$(subst -,_,$*)
 

@@ -24,6 +24,8 @@ from studies.error_rates_page import write_page
 from workbench import paired
 from workbench.forgetting import judge, judge_statistic
 
+TAKES = "4 to 14 minutes on one core"
+ASKS_NO_MODEL = True
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "studies" / "results" / "error_rates.json"
 PAGE = ROOT / "docs" / "statistics.md"

@@ -1,6 +1,6 @@
 """Does `workbench plan` predict? Losses planted in the real model, and the numbers of items at which they are found.
 
-python -m studies.planning [--quick] [--project FOLDER] [--again]
+python -m studies.planning [--limit N] [--quick] [--project FOLDER] [--again]
 
 A loss is planted in the weights and nowhere else: they are moved a part of the way towards their 3-bit rounding. What
 that changes on real questions is the population. Then, 1,000 times: a pilot of questions is drawn from it, as an
@@ -27,6 +27,7 @@ from statsmodels.stats.proportion import proportion_confint
 from benchmarks.evidence import expected_discordance, items_to_find
 from workbench import forgetting, paired
 
+TAKES = "half an hour on one core"
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "studies/results/planning.json"
 TASKS = ("arc_easy", "piqa")
@@ -185,6 +186,7 @@ def render(found: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--limit", type=int, help="questions a task (default: all)")
     parser.add_argument("--quick", action="store_true", help="200 items a task; writes no document")
     parser.add_argument("--project", type=Path, help="folder that keeps models and answers (default: a new one)")
     parser.add_argument("--again", action="store_true", help="from the answers of the last study; asks no model")
@@ -195,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         folder = options.project or Path(tempfile.mkdtemp(prefix="workbench-planning-"))
         folder.mkdir(parents=True, exist_ok=True)
-        populations = measure(folder, limit=200 if options.quick else None)
+        populations = measure(folder, limit=200 if options.quick else options.limit)
     found = run(populations)
     text = render(found)
     if not options.quick:

@@ -53,7 +53,7 @@ PER_KIND = 200
 """Training questions of each kind, at most."""
 IN_A_ROW = 5
 """Questions of one kind that stand together in a text or conversation."""
-POOLED_MARGIN = 0.015
+POOLED_MARGIN = 0.02
 CHANCE = {"shopping_reviews": 0.5, "shopping_opinions": 0.5, "shopping_goals": 0.125}
 """Of a guesser, where it is not a quarter."""
 

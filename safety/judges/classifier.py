@@ -1,7 +1,7 @@
 """A trained text classifier: hashed words and characters, one calibrated logistic regression a label. Knows no policy.
 
-Auxiliary rows (other label sets, larger and noisier) are learned first; their logits are further features of the labels
-that count. Both steps are linear, so what is shipped is one weight vector a label, however many sets went in.
+One weight vector a label, nothing else. Other label sets, learned first and given as further features, made it worse
+where they did not mean the same (docs/studies/moderation-judge.md), so there is no such step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ from workbench.records import Judgement
 
 ARTEFACTS = Path(__file__).parent / "artefacts"
 SHIPPED = "moderation"
-DEFAULT_HASHER = TextHasher(bits=15, char_bits=14, words=(1, 2), chars=(2, 5))
+DEFAULT_HASHER = TextHasher(bits=15, char_bits=14, words=(1, 2), chars=(2, 4))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,72 +129,24 @@ class ClassifierJudge:
 def fit_classifier(
     rows: Labelled,
     *,
-    helpers: Sequence[LinearModel] = (),
     hasher: TextHasher = DEFAULT_HASHER,
     C: float = 10.0,
     seed: int = 0,
     calibrate: bool = True,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> TextClassifier:
-    """Train one; calibration is fitted on folds that share no text with their training. Raises ConfigError.
-
-    `helpers` come from `fit_helpers` with the same hasher, and must have seen none of `rows`.
-    """
+    """Train one; calibration is fitted on folds that share no text with their training. Raises ConfigError."""
     counts = hasher.counts(rows.texts)
     on_step(f"{len(rows.texts):,} texts")
-    model = _fit_with(counts, rows.targets, rows.labels, helpers, C)
+    model = fit_linear(counts, rows.targets, rows.labels, C=C, solver="liblinear")
     if calibrate:
         logits = np.full(rows.targets.shape, np.nan)
         for train, test in rows.folds(5, seed=seed):
             on_step("calibrating")
-            logits[test] = _fit_with(counts[train], rows.targets[train], rows.labels, helpers, C).logits(counts[test])
+            part = fit_linear(counts[train], rows.targets[train], rows.labels, C=C, solver="liblinear")
+            logits[test] = part.logits(counts[test])
         model = calibrated(model, [fit_calibration(logits[:, k], rows.targets[:, k]) for k in range(len(rows.labels))])
     return TextClassifier(hasher=hasher, model=replace(model, settings=hasher_settings(hasher)))
-
-
-def fit_helpers(
-    auxiliary: Sequence[Labelled], *, hasher: TextHasher = DEFAULT_HASHER, C: float = 10.0
-) -> list[LinearModel]:
-    """One model for each auxiliary set."""
-    return [fit_linear(hasher.counts(one.texts), one.targets, one.labels, C=C, solver="liblinear") for one in auxiliary]
-
-
-def _fit_with(
-    counts: Any, targets: Array, labels: Sequence[str], helpers: Sequence[LinearModel], C: float
-) -> LinearModel:
-    """Logistic regressions over the features and the helpers' logits, folded into one linear model.
-
-    With logit = w·x + v·(Ux + c), the weights of x are w + vU: nothing of the helpers is needed any more.
-    """
-    import scipy.sparse as sp
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import normalize
-
-    if not helpers:
-        return fit_linear(counts, targets, labels, C=C, solver="liblinear")
-    idf = np.mean([helper.idf for helper in helpers], axis=0)
-    x: Any = normalize(counts.multiply(idf[None, :]).tocsr())
-    maps = np.vstack([helper.coef for helper in helpers])
-    logits = np.asarray(x @ maps.T)
-    centre, scale = logits.mean(axis=0), logits.std(axis=0) + 1e-9
-    wide: Any = sp.hstack([x, sp.csr_matrix((logits - centre) / scale * HELP)], format="csr")
-    coef, bias = np.zeros((len(labels), counts.shape[1])), np.zeros(len(labels))
-    for place, label in enumerate(labels):
-        known = np.flatnonzero(~np.isnan(targets[:, place]))
-        wanted = targets[known, place].astype(int)
-        if len(set(wanted.tolist())) < 2:
-            raise ConfigError(
-                f"label {label}: all {len(wanted)} training rows say the same; it needs rows of both kinds"
-            )
-        fitted = LogisticRegression(C=C, max_iter=2000, solver="liblinear").fit(wide[known], wanted)
-        own, extra = fitted.coef_[0][: counts.shape[1]], fitted.coef_[0][counts.shape[1] :] * HELP / scale
-        coef[place] = own + extra @ maps
-        bias[place] = float(fitted.intercept_[0]) - float(extra @ centre)
-    return LinearModel(labels=tuple(labels), idf=idf, coef=coef, bias=bias)
-
-
-HELP = 0.3
-"""Size of a helper's logit beside a row of features, which has length 1."""
 
 
 def save_classifier(classifier: TextClassifier, folder: Path, **facts: Any) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from safety.judges.agreement import MIN_OF_A_KIND, Agreement, measure_agreement
 from safety.judges.base import Judge, Passage, PlainCategory
 from safety.judges.card import write_card
-from safety.judges.classifier import Labelled, TextClassifier, fit_classifier, fit_helpers, save_classifier
+from safety.judges.classifier import Labelled, TextClassifier, fit_classifier, save_classifier
 from safety.judges.labels import RefusalRows
 from safety.judges.linear import sigmoid
 from safety.judges.refusal import build_counts, build_targets, fit_detector, out_of_fold_logits, save_detector
@@ -36,7 +36,6 @@ def train_classifier(
     rows: Labelled,
     folder: Path,
     *,
-    auxiliary: Sequence[Labelled] = (),
     title: str,
     command: str,
     seed: int = 0,
@@ -44,15 +43,14 @@ def train_classifier(
 ) -> TrainedJudge:
     """Fit on all rows, measure by five folds, write artefact and card. Raises ConfigError for too few rows."""
     _check_counts(rows)
-    helpers = fit_helpers(auxiliary)
     probabilities = np.full(rows.targets.shape, np.nan)
     for number, (train, test) in enumerate(rows.folds(FOLDS, seed=seed), 1):
         on_step(f"fold {number} of {FOLDS}")
-        made = fit_classifier(rows.take(train), helpers=helpers, seed=seed)
+        made = fit_classifier(rows.take(train), seed=seed)
         probabilities[test] = made.probabilities([rows.texts[i] for i in test])
     agreement = tuple(_agreement(rows, probabilities, seed=seed))
     on_step("all rows")
-    final: TextClassifier = fit_classifier(rows, helpers=helpers, seed=seed)
+    final: TextClassifier = fit_classifier(rows, seed=seed)
     digest = save_classifier(final, folder, trained_on=[f"{len(rows.texts)} rows"], seed=seed)
     intro = [f"Trained on {len(rows.texts):,} labelled texts. Figures are out of fold. The artefact holds no text."]
     write_card(folder, title=title, intro=intro, measured={f"its own rows, {FOLDS} folds": agreement}, command=command)

@@ -90,9 +90,6 @@ def train(
     kind: Annotated[Literal["classifier", "refusal"], typer.Argument(help="What to train: classifier or refusal.")],
     data: Annotated[Path, typer.Option(help="JSONL of texts or answers with people's labels.")],
     out: Annotated[Path, typer.Option(help="Folder for the artefact and its card.")],
-    auxiliary: Annotated[
-        list[Path] | None, typer.Option(help="More labelled rows, of other labels: learned from, never scored.")
-    ] = None,
     title: Annotated[str, typer.Option(help="Title of the card.")] = "",
     seed: Annotated[int, typer.Option(help="Draws folds and resamples.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -101,7 +98,6 @@ def train(
 
     Examples:
         workbench judge train classifier --data labels.jsonl --out judges/ours
-        workbench judge train classifier --data labels.jsonl --auxiliary public.jsonl --out judges/ours
         workbench judge train refusal --data labelled_answers.jsonl --out judges/refusal
     """
     from safety.judges.labels import read_labels, read_refusals
@@ -112,15 +108,10 @@ def train(
         raise ConfigError(f"--out {out}: not empty, and no judge's folder; name another")
     command = shlex.join(["workbench", *sys.argv[1:]])
     if kind == "refusal":
-        if auxiliary:
-            raise ConfigError("--auxiliary: a refusal detector takes none; put all rows into --data")
         made = train_refusal(read_refusals(data), out, title=title or "Refusal detector", command=command, seed=seed)
     else:
         rows = read_labels(data)
-        more = [read_labels(path, name=path.stem) for path in auxiliary or []]
-        made = train_classifier(
-            rows, out, auxiliary=more, title=title or "Classifier", command=command, seed=seed, on_step=say
-        )
+        made = train_classifier(rows, out, title=title or "Classifier", command=command, seed=seed, on_step=say)
     if as_json:
         print_json({"folder": str(out), "weights": made.weights, "agreement": as_document(made.agreement)})
         return
