@@ -1,1 +1,1 @@
-"""Streamlit pages; the only place that imports streamlit."""
+"""What people look at before they ship, in a browser: the pages of `workbench dashboard`, on Streamlit."""

@@ -205,6 +205,10 @@ class ProjectConfig(StrictModel):
     allowed_endpoints: tuple[str, ...] = ()
     """Hosts (host or host:port) that prompts may be sent to; none unless named here, this machine always."""
 
+    dashboard_roles: dict[str, tuple[str, ...]] = {}
+    """Who may do what in the dashboard: e-mail (or name in local mode) -> viewer, reviewer, senior, policy_editor,
+    policy_approver, ml, admin, auditor. Who is not named is a viewer; without a list, local mode may do everything."""
+
     @field_validator("allowed_endpoints")
     @classmethod
     def _hosts_only(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:

