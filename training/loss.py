@@ -31,7 +31,9 @@ class _HeadLoss(torch.autograd.Function):
     """Sum of −log p(target), with the gradients of hidden states and weight computed on the way."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, near: Near | None) -> Tensor:
+    def forward(
+        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, near: Near | None, weights_T: Tensor | None
+    ) -> Tensor:
         total = hidden_TD.new_zeros((), dtype=torch.float32)
         needs_weight = ctx.needs_input_grad[1]
         grad_hidden = torch.empty_like(hidden_TD)
@@ -40,10 +42,13 @@ class _HeadLoss(torch.autograd.Function):
             part, wanted = hidden_TD[rows], targets_T[rows, None]
             logits = _logits(part, weight_VD)
             logps = logits - logits.logsumexp(-1, keepdim=True)
-            total -= logps.gather(1, wanted).sum()
+            found = logps.gather(1, wanted)
             # d loss / d logits = softmax − one-hot
             p = logps.exp()
             grad = p.scatter_add(1, wanted, torch.full_like(wanted, -1, dtype=p.dtype))
+            if weights_T is not None:
+                found, grad = found * weights_T[rows, None], grad * weights_T[rows, None]
+            total -= found.sum()
             if near is not None:  # d KL(q ‖ p) / d logits = p − q
                 other = torch.log_softmax(_logits(near.hidden_TD[rows], near.weight_VD), -1)
                 q = other.exp()
@@ -58,10 +63,10 @@ class _HeadLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         grad_hidden, *rest = ctx.saved_tensors
         weight = (rest[0] * grads[0]).to(ctx.weight_dtype) if rest else None
-        return grad_hidden * grads[0].to(grad_hidden.dtype), weight, None, None
+        return grad_hidden * grads[0].to(grad_hidden.dtype), weight, None, None, None
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -93,7 +98,13 @@ class _TokenLogps(torch.autograd.Function):
         return grad_hidden, None if grad_weight is None else grad_weight.to(weight_VD.dtype), None
 
 
-def head_loss(hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, near: Near | None = None) -> Tensor:
+def head_loss(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    targets_T: Tensor,
+    near: Near | None = None,
+    weights_T: Tensor | None = None,
+) -> Tensor:
     """Sum of −log p(target) over positions, in nats, float32 scalar; with `near`, its weighted divergence is added.
 
     Args:
@@ -101,8 +112,9 @@ def head_loss(hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, near: Nea
         weight_VD: the head's matrix.
         targets_T: int64 tokens that should come next.
         near: another model's hidden states of the same positions, and its head. Takes no gradient.
+        weights_T: float32, what each −log p counts; default: 1. The divergence is not weighted by it.
     """
-    found = _HeadLoss.apply(hidden_TD, weight_VD, targets_T, near)
+    found = _HeadLoss.apply(hidden_TD, weight_VD, targets_T, near, weights_T)
     assert isinstance(found, Tensor)
     return found
 

@@ -28,6 +28,8 @@ class Document:
     """Which tokens carry loss."""
     second: int | None = None
     """Of a preference: the token that the rejected answer's text begins with; the chosen one's stands before it."""
+    weight: float = 1.0
+    """How much its loss counts beside that of others."""
 
 
 class Documents(Protocol):
@@ -82,6 +84,8 @@ class PackedRow:
     spans: tuple[Span, ...]
     loss_tokens: int
     pairs: tuple[PackedPair, ...] = ()
+    weights: npt.NDArray[np.float32] | None = None
+    """How much each position's loss counts; None: all the same."""
 
 
 @dataclass(slots=True)
@@ -181,7 +185,7 @@ class Mixer:
             take = min(left, room)
             here = slice(cursor.offset, cursor.offset + take)
             span = Span(name, row, cursor.epoch, here.start, here.stop)
-            parts.append((Document(document.tokens[here], document.loss[here], document.second), span))
+            parts.append((Document(document.tokens[here], document.loss[here], document.second, document.weight), span))
             room -= take
             if take == left:
                 self._advance(name)
@@ -194,10 +198,13 @@ class Mixer:
         labels = np.full(self.length, IGNORED, np.int64)
         positions = np.zeros(self.length, np.int64)
         at, pairs = 0, []
+        weights = np.ones(self.length, np.float32) if any(part.weight != 1 for part, _ in parts) else None
         for part, span in parts:
             end = at + len(part.tokens)
             tokens[at:end] = part.tokens
             labels[at:end] = np.where(part.loss, part.tokens, IGNORED)
+            if weights is not None:
+                weights[at:end] = part.weight
             for begin, stop in _texts(at, end, part.second):
                 positions[begin:stop] = np.arange(stop - begin)
                 labels[begin] = IGNORED  # nothing before it in this row predicts it
@@ -207,7 +214,7 @@ class Mixer:
         positions[at:] = np.arange(self.length - at)  # what pads is a document of its own, without loss
         count = int((labels != IGNORED).sum())
         self.cursors[name].given += count
-        return PackedRow(tokens, labels, positions, tuple(span for _, span in parts), count, tuple(pairs))
+        return PackedRow(tokens, labels, positions, tuple(span for _, span in parts), count, tuple(pairs), weights)
 
     def _row_at(self, name: str) -> int:
         cursor, size = self.cursors[name], len(self.sources[name])

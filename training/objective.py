@@ -68,23 +68,31 @@ def _adapters_off(model: Any) -> Iterator[None]:
 
 @dataclass
 class NextToken:
-    """Mean −log p of every token that carries loss; with `near`, plus `kl` times KL(start ‖ model), mean over them."""
+    """Weighted mean of −log p of every token that carries loss; with `near`, plus `kl` times KL(start ‖ model).
+
+    A token weighs what its row weighs, 1 where a batch says nothing; so a row given twice, once with each answer and
+    with weights that add up to 1, is one row with a soft target.
+    """
 
     kl: float = 0.0
     near: StartModel | None = None
 
     def counts(self, batches: Sequence[Mapping[str, Any]]) -> Tensor:
-        """(tokens that carry loss,)."""
-        return torch.stack([(targets_of(batch) != IGNORED).sum() for batch in batches]).sum(0, keepdim=True).double()
+        """(weight of all tokens that carry loss,): their number, where all weigh the same."""
+        sums = [_weights(batch)[targets_of(batch) != IGNORED].double().sum() for batch in batches]
+        return torch.stack(sums).sum(0, keepdim=True)
 
     def loss(self, model: Any, head: Any, batch: Mapping[str, Any], counts: Tensor) -> Tensor:
-        """Its part of the mean over the step's tokens, in nats."""
+        """Its part of the weighted mean over the step's tokens, in nats."""
         targets = targets_of(batch)
         carries = targets != IGNORED
         near = Near(*self.near.hidden(batch, carries), self.kl) if self.near is not None else None
 
+        weights = _weights(batch)[carries]
+        weighs = None if bool((weights == 1).all()) else weights
+
         def sum_loss(hidden: Tensor) -> Tensor:
-            return head_loss(hidden[carries], head.weight, targets[carries], near)
+            return head_loss(hidden[carries], head.weight, targets[carries], near, weighs)
 
         with HeadReplaced(head, sum_loss):
             return forward(model, batch) / counts[0].float()
@@ -94,6 +102,15 @@ def targets_of(batch: Mapping[str, Any]) -> Tensor:
     """The token that each position should predict, or IGNORED."""
     # the token after the last one of a row is not known, and carries no loss
     return torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
+
+
+def _weights(batch: Mapping[str, Any]) -> Tensor:
+    """What the loss of each target weighs: that of the token that is predicted, as `targets_of` shifts."""
+    labels = batch["labels"]
+    given = batch.get("weights")
+    if given is None:
+        return torch.ones(labels.shape, device=labels.device)
+    return torch.nn.functional.pad(given[:, 1:], (0, 1), value=1.0)
 
 
 def forward(model: Any, batch: Mapping[str, Any]) -> Any:

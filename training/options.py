@@ -86,6 +86,8 @@ def method_faults(recipe: "Recipe") -> list[str]:
     faults: list[str] = []
     if recipe.method != "dpo" and "dpo" in recipe.model_fields_set:
         faults.append(f"dpo: has no effect with method {recipe.method}; set method: dpo, or drop it")
+    if recipe.method == "dpo" and (weighed := [source.name for source in recipe.mix if source.weight_column]):
+        faults.append(f"mix: source {weighed[0]!r}: weight_column: has no effect on preferences; drop it")
     if recipe.dpo.loss == "ipo" and recipe.dpo.label_smoothing:
         faults.append("dpo.label_smoothing: has no meaning with loss ipo; set it to 0, or loss: sigmoid")
     if recipe.keep_near.kl and recipe.method == "dpo":

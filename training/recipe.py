@@ -40,6 +40,8 @@ class Source(StrictModel):
     """Share while the learning rate anneals; default: the same."""
     column: str = "text"
     """Column of plain text; rows with messages, or a prompt and a completion, need none."""
+    weight_column: str = ""
+    """Column of a number above 0: how much a row's loss counts beside others; default: all rows the same. Not for dpo."""
     max_epochs: float = Field(default=4.0, gt=0)
     """How often a row may be seen. Up to four passes are nearly as good as fresh data (Muennighoff et al. 2023)."""
     order: Literal["shuffled", "given"] = "shuffled"

@@ -215,6 +215,19 @@ def row_fault(record: Mapping[str, Any], shape: tuple[str, ...], *, answers: boo
     return "" if all(value.strip() for value in values) else f"{shape[0]} or {shape[1]} is empty"
 
 
+def weight_fault(record: Mapping[str, Any], column: str) -> str:
+    """What is wrong with a row's weight, or nothing."""
+    value = record.get(column)
+    if isinstance(value, str):  # of a CSV
+        try:
+            value = float(value)
+        except ValueError:
+            return f"weight {column!r} is {value!r}, expected a number above 0"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        return f"weight {column!r} is {value!r}, expected a number above 0"
+    return ""
+
+
 def _messages_fault(found: Any) -> str:
     good = (
         isinstance(found, list)

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from training.rows import (
     row_fault,
     row_key,
     texts_of,
+    weight_fault,
 )
 from workbench.errors import ConfigError
 
@@ -53,6 +54,8 @@ class RowDocuments:
     tokenizer: Any
     method: Method
     column: str = "text"
+    weight_column: str = ""
+    """Column of how much a row's loss counts; empty: all the same."""
     path: str = ""
     """Where the rows are from: an absolute path, or a hub name."""
     numbers: np.ndarray | None = None
@@ -141,7 +144,9 @@ class RowDocuments:
         if row not in self._last:
             if len(self._last) >= 4:
                 self._last.pop(next(iter(self._last)))
-            self._last[row] = self._tokenise(row)
+            document = self._tokenise(row)
+            weighs = float(self.record(row)[self.weight_column]) if self.weight_column else 1.0
+            self._last[row] = document if weighs == 1 else replace(document, weight=weighs)
         return self._last[row]
 
     def pair(self, row: int) -> Pair:
@@ -268,6 +273,7 @@ def open_source(
         tokenizer=tokenizer,
         method=method,
         column=source.column,
+        weight_column=source.weight_column,
         path=found.path,
         numbers=found.numbers,
     )
@@ -292,7 +298,8 @@ def _faulty(documents: RowDocuments, found: RowFile) -> Iterator[tuple[int, str]
     if not len(documents.rows):
         return
     for row, record in enumerate(found.records):
-        if fault := row_fault(record, documents.shape, answers=documents.learns_answers):
+        fault = row_fault(record, documents.shape, answers=documents.learns_answers)
+        if fault := fault or (documents.weight_column and weight_fault(record, documents.weight_column)):
             yield row, fault
 
 

@@ -53,12 +53,13 @@ def total_rows(plan: TrainingPlan) -> int:
 
 
 def tensors(row: PackedRow, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """A row as a model takes it, and `pairs` (P, 5): start, middle, end, number of the source, its row."""
+    """A row as a model takes it, what its losses weigh, and `pairs` (P, 5): start, middle, end, number of the source, its row."""
     pairs = [[pair.start, pair.middle, pair.end, names.index(pair.source), pair.row] for pair in row.pairs]
     return {
         "input_ids": torch.from_numpy(row.tokens),
         "labels": torch.from_numpy(row.labels),
         "position_ids": torch.from_numpy(row.positions),
+        "weights": torch.ones(len(row.tokens)) if row.weights is None else torch.from_numpy(row.weights),
         "pairs": torch.tensor(pairs, dtype=torch.int64).view(-1, 5),
     }
 

@@ -71,3 +71,22 @@ def test_a_near_model_adds_its_divergence(monkeypatch: pytest.MonkeyPatch, block
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     for ours, theirs in zip(mine, (other[0].grad, other[1].grad), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("block", [1, 1 << 30])
+def test_weights_count_each_position_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(module, "BLOCK_BYTES", block)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(70, 24, generator=generator).requires_grad_()
+    weight = torch.randn(101, 24, generator=generator).requires_grad_()
+    targets = torch.randint(101, (70,), generator=generator)
+    weights = torch.rand(70, generator=generator) * 3
+    found = head_loss(hidden, weight, targets, None, weights)
+    found.backward()
+    mine = hidden.grad, weight.grad
+    other = [t.detach().requires_grad_() for t in (hidden, weight)]
+    expected = (cross_entropy(other[0] @ other[1].T, targets, reduction="none") * weights).sum()
+    expected.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    for ours, theirs in zip(mine, (other[0].grad, other[1].grad), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)

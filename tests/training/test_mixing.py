@@ -160,3 +160,18 @@ def test_a_state_of_other_sources_is_refused() -> None:
     one, other = mixer(a=Made(1, [5])), mixer(b=Made(1, [5]))
     with pytest.raises(ConfigError, match="start a new run"):
         other.restore(one.state())
+
+
+def test_a_document_weighs_as_much_in_a_packed_row_as_alone() -> None:
+    class Two:
+        splits = False
+
+        def __len__(self) -> int:
+            return 2
+
+        def document(self, row: int) -> Document:
+            return Document(np.arange(4), np.ones(4, bool), weight=(1.0, 0.5)[row])
+
+    row = Mixer(sources={"s": Two()}, length=10, seed=0, orders={"s": "given"}).next_row({"s": 1.0})
+    assert row.weights is not None
+    assert row.weights.tolist() == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 1, 1]

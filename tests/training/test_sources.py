@@ -208,3 +208,21 @@ def test_a_csv_row_with_missing_cells_is_named(tokenizer: Any, tmp_path: Path) -
     source = Source(name="s", data="data.csv", share=1.0)
     with pytest.raises(ConfigError, match="row 2: 1 cells, where the head has 2"):
         open_source(source, tokenizer=tokenizer, method="sft", folder=tmp_path)
+
+
+def test_rows_weigh_what_their_column_says(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "a", "completion": "b", "w": 0.25}, {"prompt": "c", "completion": "d", "w": 1}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    source = Source(name="s", data="rows.jsonl", share=1, weight_column="w")
+    found = open_source(source, tokenizer=tokenizer, method="sft", folder=tmp_path)
+    assert [found.document(row).weight for row in range(2)] == [0.25, 1.0]
+
+
+@pytest.mark.parametrize("weight", [0, -1, "much", None, True, float("inf")])
+def test_a_row_whose_weight_is_no_positive_number_is_named(tokenizer: Any, tmp_path: Path, weight: Any) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "completion": "b", "w": weight}) + "\n", encoding="utf-8")
+    source = Source(name="s", data="rows.jsonl", share=1, weight_column="w")
+    with pytest.raises(ConfigError, match="row 1: weight 'w' is"):
+        open_source(source, tokenizer=tokenizer, method="sft", folder=tmp_path)
