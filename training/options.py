@@ -86,8 +86,6 @@ def method_faults(recipe: "Recipe") -> list[str]:
     faults: list[str] = []
     if recipe.method != "dpo" and "dpo" in recipe.model_fields_set:
         faults.append(f"dpo: has no effect with method {recipe.method}; set method: dpo, or drop it")
-    if recipe.method == "dpo" and (weighed := [source.name for source in recipe.mix if source.weight_column]):
-        faults.append(f"mix: source {weighed[0]!r}: weight_column: has no effect on preferences; drop it")
     if recipe.dpo.loss == "ipo" and recipe.dpo.label_smoothing:
         faults.append("dpo.label_smoothing: has no meaning with loss ipo; set it to 0, or loss: sigmoid")
     if recipe.keep_near.kl and recipe.method == "dpo":
@@ -100,6 +98,13 @@ def method_faults(recipe: "Recipe") -> list[str]:
         faults.append(
             f"lora.init: {recipe.lora.init} changes the frozen weights, which shard: true forbids; use default"
         )
+    faults += _curriculum_faults(recipe)
+    weighed = [source.name for source in recipe.mix if source.weight_column and recipe.method == "dpo"]
+    return faults + [f"mix: source {name!r}: weight_column: has no effect on preferences; drop it" for name in weighed]
+
+
+def _curriculum_faults(recipe: "Recipe") -> list[str]:
+    faults: list[str] = []
     if (graded := recipe.curriculum) is not None:
         names = [source.name for source in recipe.mix]
         if graded.source not in names:

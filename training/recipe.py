@@ -41,7 +41,7 @@ class Source(StrictModel):
     column: str = "text"
     """Column of plain text; rows with messages, or a prompt and a completion, need none."""
     weight_column: str = ""
-    """Column of a number above 0: how much a row's loss counts beside others; default: all rows the same. Not for dpo."""
+    """Column of a number above 0: how much a row's loss counts beside others; default: 1. Not for dpo."""
     max_epochs: float = Field(default=4.0, gt=0)
     """How often a row may be seen. Up to four passes are nearly as good as fresh data (Muennighoff et al. 2023)."""
     order: Literal["shuffled", "given"] = "shuffled"

@@ -53,7 +53,7 @@ def total_rows(plan: TrainingPlan) -> int:
 
 
 def tensors(row: PackedRow, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """A row as a model takes it, what its losses weigh, and `pairs` (P, 5): start, middle, end, number of the source, its row."""
+    """A row as a model takes it, `weights` of its losses, and `pairs` (P, 5): start, middle, end, source, its row."""
     pairs = [[pair.start, pair.middle, pair.end, names.index(pair.source), pair.row] for pair in row.pairs]
     return {
         "input_ids": torch.from_numpy(row.tokens),
