@@ -7,6 +7,7 @@ WorkbenchError
 │   ├── CheckpointError  what was named is no model, or its parts do not fit together
 │   ├── EngineError      an engine that is not installed, or cannot do what was asked
 │   ├── LogError         a log of another evaluation tool that cannot be read
+│   ├── ReviewError      what the review queue refuses: no right, a lost lease, a key used twice
 │   └── StoreError       the project folder or its database
 └── RunError             the run itself failed (NaN logits, a full disk, an endpoint that is down): exit code 4
 """
@@ -49,6 +50,14 @@ class LogError(UserError):
 
 class StoreError(UserError):
     """The project folder or its database cannot be used."""
+
+
+class ReviewError(UserError):
+    """The review queue refuses an act; `code` is the reason as a word for programs."""
+
+    def __init__(self, message: str, code: str = "invalid") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class RunError(WorkbenchError):

@@ -1,12 +1,12 @@
 """What was decided, as rows that only grow. Knows rows and hashes; knows no policy.
 
 Each row's hash covers the row before it, so a row that was changed or taken out behind the triggers shows. Whoever owns
-the database can still write the whole chain anew: keep a head (`AuditRow.hash`) elsewhere to notice that.
+the database can still write the whole chain anew: heads are kept outside it to notice that (`workbench.store.anchors`).
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,14 @@ class AuditRow:
     hash: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Head:
+    """The end of the chain: whoever keeps it can tell later whether the chain up to there was written anew."""
+
+    seq: int
+    hash: str
+
+
 def append_audit(database: Database, events: Sequence[AuditEvent]) -> None:
     """Write events in one transaction, in order."""
     if events:
@@ -53,8 +61,8 @@ def append_audit(database: Database, events: Sequence[AuditEvent]) -> None:
             append_within(connection, events)
 
 
-def append_within(connection: Connection, events: Sequence[AuditEvent]) -> None:
-    """As `append_audit`, as a part of a transaction that writes more."""
+def append_within(connection: Connection, events: Sequence[AuditEvent]) -> Head:
+    """As `append_audit`, as a part of a transaction that writes more; the chain's new head."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_APPEND_LOCK)))
     last = connection.execute(sa.select(table.c.seq, table.c.hash).order_by(table.c.seq.desc()).limit(1)).first()
@@ -77,7 +85,26 @@ def append_within(connection: Connection, events: Sequence[AuditEvent]) -> None:
             }
         )
         prev = digest
-    connection.execute(sa.insert(table), rows)
+    if rows:
+        connection.execute(sa.insert(table), rows)
+    return Head(seq=seq, hash=prev)
+
+
+def audit_head(database: Database) -> Head:
+    """The last row's number and hash; 0 and zeros of a chain that has not begun."""
+    with database.read() as connection:
+        last = connection.execute(sa.select(table.c.seq, table.c.hash).order_by(table.c.seq.desc()).limit(1)).first()
+    return Head(seq=last.seq, hash=last.hash) if last else Head(seq=0, hash=_FIRST)
+
+
+def audit_hashes(database: Database, numbers: Iterable[int]) -> dict[int, str]:
+    """The hashes of some rows, by number; a row that is not there is left out."""
+    wanted, found = list(numbers), {}
+    with database.read() as connection:
+        for start in range(0, len(wanted), 500):
+            query = sa.select(table.c.seq, table.c.hash).where(table.c.seq.in_(wanted[start : start + 500]))
+            found |= {row.seq: row.hash for row in connection.execute(query)}
+    return found
 
 
 def audit_rows(

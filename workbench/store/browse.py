@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from workbench.errors import StoreError
 from workbench.store import schema
 from workbench.store.database import Database, insert
+from workbench.store.review_schema import review_items
 from workbench.store.runs import RunEntry
 from workbench.store.summaries import Kind, summarise
 
@@ -258,7 +259,7 @@ def children_of(database: Database, identity: str, kind: Kind) -> tuple[str, ...
 def counts(database: Database) -> dict[str, int]:
     """How many checkpoints, runs, reports, comparisons and decisions there are."""
     tables = {"checkpoints": schema.checkpoints, "runs": schema.runs, "reports": schema.reports}
-    tables |= {"comparisons": schema.comparisons, "decisions": schema.decisions, "review items": schema.review_items}
+    tables |= {"comparisons": schema.comparisons, "decisions": schema.decisions, "review items": review_items}
     with database.read() as connection:
         return {
             name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()

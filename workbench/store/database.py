@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from workbench.errors import StoreError, WorkbenchError
+from workbench.store import review_schema as review_schema  # its tables belong to the metadata
 from workbench.store import schema
 from workbench.store.faults import explain
 
@@ -58,10 +59,14 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self, *, counts: bool = True) -> Iterator[Connection]:
-        """A transaction that is written as a whole or not at all. `counts`: the store's version grows by one."""
+    def write(self, *, counts: bool = True, durable: bool = False) -> Iterator[Connection]:
+        """A transaction that is written as a whole or not at all. `counts`: the store's version grows by one.
+
+        `durable`: it outlives a power cut as well. PostgreSQL does so always; SQLite's log is otherwise forced to disk
+        now and then only, and what is in it then outlives a killed process, but not the machine.
+        """
         with self._explained(), self.engine.connect() as connection:
-            connection = connection.execution_options(workbench_write=True)
+            connection = connection.execution_options(workbench_write="durable" if durable else "normal")
             with connection.begin():
                 yield connection
                 if counts:  # last, because on PostgreSQL this row lets one writer through at a time
@@ -196,5 +201,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    is_write = connection.get_execution_options().get("workbench_write", False)
+    is_write = connection.get_execution_options().get("workbench_write")
+    if is_write:  # no PRAGMA of this kind may stand inside a transaction
+        connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if is_write == 'durable' else 'NORMAL'}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")

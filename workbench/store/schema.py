@@ -1,7 +1,7 @@
 """The tables. Knows columns and keys; knows no query. How they came to be is in `migrations/versions`.
 
 Documents are canonical JSON in text columns: both databases then keep the same bytes. Digests are lower-case hex.
-Times are UTC ISO 8601 text, which sorts by time.
+Times are UTC ISO 8601 text, which sorts by time. The review queue's tables are in `review_schema`.
 """
 
 from sqlalchemy import (
@@ -15,10 +15,9 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    UniqueConstraint,
 )
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest file in `migrations/versions`; a test holds the two together."""
 
 metadata = MetaData()
@@ -136,33 +135,6 @@ audit = Table(
     Index("audit_by_kind", "kind", "seq"),
 )
 """What was decided, in order; each row's hash covers the row before. Triggers refuse to change or remove a row."""
-
-review_items = Table(
-    "review_items",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("created_at", Text, nullable=False),
-    Column("tenant", Text, nullable=False),
-    Column("community", Text, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("surface", Text, nullable=False),
-    Column("category", Text, nullable=False),
-    Column("severity", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("probability", Double),
-    Column("uncertainty", Double),
-    Column("policy_hash", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("content_sha", Text, nullable=False),
-    # canonical JSON of {"text": ..., "prompt": ...}: plain text may hold NUL, which PostgreSQL's text refuses
-    Column("content", Text),
-    Column("seen", Integer, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("state_at", Text, nullable=False),
-    UniqueConstraint("tenant", "surface", "category", "content_sha", "policy_hash", name="review_items_once"),
-    Index("review_items_by_state", "state", "created_at"),
-)
-"""Texts for people to look at. The same text under the same policy is one item that was seen more often."""
 
 summaries = Table(
     "summaries",
