@@ -152,7 +152,8 @@ def _about(passage: TextLike, code: str, tokenizer: Any) -> list[str]:
     tokens = control_tokens(tokenizer)
 
     def fenced(text: str, mark: str) -> str:
-        clean = neutralised(text, tokens)
+        # half of a pair of surrogates is no text, and no tokenizer takes it
+        clean = neutralised(text.encode("utf-8", "replace").decode(), tokens)
         while code in clean:
             clean = clean.replace(code, "")
         return f"[BEGIN {mark}]\n{clean}\n[END {mark}]"

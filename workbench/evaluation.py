@@ -122,7 +122,7 @@ def opened(
     from workbench.engines.loading import load
 
     started = time.perf_counter()
-    engine = load(checkpoint, **_engine_options(checkpoint, project, request))
+    engine = load(checkpoint, **engine_options(checkpoint, project, request))
     listener.on_loaded(checkpoint, engine, time.perf_counter() - started)
     try:
         yield EngineLM(
@@ -137,7 +137,7 @@ def opened(
         engine.close()
 
 
-def _engine_options(checkpoint: Checkpoint, project: "Project", request: EvaluationRequest) -> dict[str, Any]:
+def engine_options(checkpoint: Checkpoint, project: "Project", request: EvaluationRequest) -> dict[str, Any]:
     """Options of the engine; those of arithmetic mean nothing to an endpoint, whose project default is left out."""
     asked = {"dtype": request.dtype, "batch_tokens": request.batch_tokens, "cache_gb": request.cache_gb}
     given = {name: value for name, value in asked.items() if value is not None}

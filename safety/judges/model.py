@@ -6,6 +6,7 @@ labels; where the labels together hold less than 0.90 of the probability, someth
 item is unscorable. Nothing it writes is ever read, so "Not safe: S1" cannot be misread as safe.
 """
 
+import copy
 import math
 import secrets
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ class ModelJudge:
         nonce: fixed for reproducible runs, e.g. a digest of the run; None draws one for each text.
         layout: `text_first` shares a text among its rules, `rules_first` a rule among its texts.
         swap: ask in both orders of the answers; False is one pass for each text and rule.
+        strict: an engine that fails ends the run; else what it did not score is unscorable.
         rubric: `policy`, the rule is the category's title and definition; there is no other yet.
         calibration: (slope, intercept) on the logit of `Yes`, fitted by the user on labels of their own.
     """
@@ -57,6 +59,7 @@ class ModelJudge:
         nonce: str | None = None,
         layout: Layout = "text_first",
         swap: bool = True,
+        strict: bool = False,
         rubric: str = "policy",
         calibration: tuple[float, float] = (1.0, 0.0),
     ) -> None:
@@ -70,7 +73,7 @@ class ModelJudge:
             raise ConfigError(f"judge {name}: layout {layout!r}: unknown; {did_you_mean(layout, LAYOUTS)}")
         self.name, self.engine, self.min_mass = name, engine, min_mass
         self.layout: Layout = layout
-        self.swap = swap
+        self.swap, self.strict = swap, strict
         self.max_tokens = max_tokens or max(engine.max_length - 16, 16)
         self._nonce = nonce
         self.calibration = calibration
@@ -79,6 +82,12 @@ class ModelJudge:
     def prompt_version(self) -> str:
         """What a calibration is bound to beside the weights and the policy."""
         return f"{PROMPT_VERSION}/{self.layout}{'/both-orders' if self.swap else ''}"
+
+    def in_layout(self, layout: Layout) -> "ModelJudge":
+        """The same judge, asking in another layout."""
+        other = copy.copy(self)
+        other.layout = layout
+        return other
 
     def judge(self, passages: Sequence[Passage], categories: Sequence[CategoryLike]) -> list[list[Judgement]]:
         """A prompt for each pair, or two with `swap`; all are scored in one call."""
@@ -116,6 +125,8 @@ class ModelJudge:
         try:
             requests = self.engine.encode(pairs)
         except Exception as error:  # a text that cannot be encoded is one unscorable item, not the end of the run
+            if len(prompts) > 1:
+                return [reading for prompt in prompts for reading in self._read([prompt])]
             return [f"cannot be encoded: {type(error).__name__}"] * len(prompts)
         too_long = [len(request.context_ids) > self.max_tokens or request.truncated > 0 for request in requests]
         scores = self._scores([request for request, long in zip(requests, too_long, strict=True) if not long])
@@ -138,6 +149,8 @@ class ModelJudge:
                 for place, score in tile:
                     found[place] = score
         except Exception:  # whatever broke the judge: the items it did not score stay None, so unscorable
+            if self.strict:
+                raise
             return found
         return found
 

@@ -8,7 +8,7 @@ merged by log-sum-exp (Hydragen, arXiv 2402.05099): *spans* (many queries see al
 keys and values of the open path are kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -236,6 +236,22 @@ def _common_prefix(a: np.ndarray, b: np.ndarray) -> int:
     n = min(len(a), len(b))
     different = np.flatnonzero(a[:n] != b[:n])
     return int(different[0]) if len(different) else n
+
+
+def shared_tokens(sequences: Iterable[Sequence[int]]) -> int:
+    """Distinct tokens of some sequences as a prefix tree: what computing them costs where prefixes are shared.
+
+    >>> shared_tokens([[1, 2, 3], [1, 2, 4], [1, 2, 3]])
+    4
+    """
+    arrays = [
+        np.frombuffer(key, dtype=">u4") for key in sorted({np.array(s, dtype=">u4").tobytes() for s in sequences})
+    ]
+    total, previous = 0, np.zeros(0, dtype=">u4")
+    for array in arrays:
+        total += len(array) - _common_prefix(previous, array)
+        previous = array
+    return total
 
 
 def _keep(batch: Batch, depths: np.ndarray, offsets: np.ndarray) -> None:
