@@ -10,6 +10,7 @@ from typing import Any
 
 from training.mixing import Mixer, PackedRow
 from training.recipe import Recipe
+from training.rl.options import PROMPTS
 from training.sources import RowDocuments
 from workbench.errors import ConfigError
 
@@ -54,7 +55,7 @@ class TrainingPlan:
 def build_mixer(recipe: Recipe, sources: Mapping[str, RowDocuments], *, pad: int) -> Mixer:
     """The recipe's stream of rows, at its beginning."""
     return Mixer(
-        sources=dict(sources),
+        sources={name: documents for name, documents in sources.items() if recipe.rl is None or name != PROMPTS},
         length=recipe.sequence_length,
         seed=recipe.seed,
         orders={source.name: source.order for source in recipe.mix},
@@ -88,6 +89,8 @@ def plan_run(
     Raises:
         ConfigError: a source is too small for its share, an answer's end carries no loss, or no row can be packed.
     """
+    if recipe.rl is not None:
+        return _plan_episodes(recipe, sources, pad=pad)
     _check_ends(sources)
     mixer = build_mixer(recipe, sources, pad=pad)
     asked = dict.fromkeys(sources, 0.0)
@@ -116,6 +119,44 @@ def plan_run(
     )
 
 
+def _plan_episodes(recipe: Recipe, sources: Mapping[str, RowDocuments], *, pad: int) -> TrainingPlan:
+    """Of a run on episodes, whose tokens nobody knows before: the most that they can be, and its replay as it is."""
+    rl = recipe.rl
+    assert rl is not None
+    prompts = sources[PROMPTS]
+    replay = {name: documents for name, documents in sources.items() if name != PROMPTS}
+    _check_ends(replay)
+    mixer = build_mixer(recipe, replay, pad=pad)
+    stream, replayed = rows_of(recipe, mixer), 0
+    for _ in range(rl.steps * rl.replay_rows if replay else 0):
+        replayed += next(stream).loss_tokens
+        _check_passes(recipe, mixer)
+    most = rl.steps * rl.episodes * rl.max_tokens
+    generations = -(-rl.steps // rl.updates)
+    shares = recipe.shares(annealing=False) if replay else {}
+    wsd = recipe.schedule.kind == "wsd"
+    return TrainingPlan(
+        steps=rl.steps,
+        anneal_step=max(1, rl.steps - round(rl.steps * recipe.schedule.anneal)) if wsd else rl.steps,
+        rows_per_step=rl.replay_rows,
+        tokens=most + replayed,
+        packed_tokens=rl.steps * rl.replay_rows * recipe.sequence_length,
+        sources=(
+            SourcePlan(
+                name=PROMPTS,
+                rows=len(prompts),
+                tokens=most,
+                share=most / (most + replayed),
+                asked=most / (most + replayed),
+                epochs=generations * rl.prompts_per_step / len(prompts),
+                skipped=0,
+                left_out=dict(prompts.left_out),
+            ),
+            *(_source_plan(name, replay[name], mixer, shares[name], most + replayed) for name in replay),
+        ),
+    )
+
+
 def _source_plan(name: str, documents: RowDocuments, mixer: Mixer, asked: float, total: int) -> SourcePlan:
     cursor = mixer.cursors[name]
     return SourcePlan(
@@ -132,6 +173,8 @@ def _source_plan(name: str, documents: RowDocuments, mixer: Mixer, asked: float,
 
 def _anneal_from(recipe: Recipe) -> float:
     """Loss-bearing tokens from which on the rate falls; never, without a phase for it."""
+    if recipe.rl is not None:
+        return float("inf")  # the shares of its replay stay
     return recipe.tokens * (1 - recipe.schedule.anneal) if recipe.schedule.kind == "wsd" else float("inf")
 
 
@@ -142,7 +185,7 @@ def _check_passes(recipe: Recipe, mixer: Mixer) -> None:
         if passes > source.max_epochs:
             lasts = sum(cursor.given for cursor in mixer.cursors.values())
             raise ConfigError(
-                f"mix: source {source.name!r}: its share of {recipe.tokens:,} tokens is more than "
+                f"mix: source {source.name!r}: its share of {recipe.tokens or lasts:,} tokens is more than "
                 f"{source.max_epochs:g} passes over its rows, which last for about {lasts:,} tokens of this mix; lower "
                 "tokens or its share, give more rows, or raise its max_epochs"
             )

@@ -18,6 +18,7 @@ import numpy as np
 from training.mixing import IGNORED, PackedRow
 from training.plan import TrainingPlan, build_mixer, rows_of
 from training.recipe import Recipe
+from training.rl.options import PROMPTS
 from training.sources import RowDocuments
 from workbench.errors import ConfigError
 
@@ -31,6 +32,7 @@ LEAK = 1e-3
 MOST_WARMUP = 0.5
 MOST_TOO_LONG = 0.2
 """Share of a source's rows that may be left out for their length."""
+FEW_PROMPTS = 50
 FEW_ROWS = 200
 """Below so many pairs, examples in the prompt usually do as well."""
 LITTLE_TEXT = 100_000
@@ -69,6 +71,8 @@ def check_recipe(
     recipe: Recipe, plan: TrainingPlan, sources: Mapping[str, RowDocuments], *, folder: Path
 ) -> list[Finding]:
     """All checks that need no model."""
+    if recipe.rl is not None:
+        return _check_episodes(recipe, plan, sources, folder=folder)
     found = [
         *_schedule(recipe, plan),
         *_stage(recipe, plan, sources),
@@ -77,10 +81,33 @@ def check_recipe(
         *_mask(recipe, plan, sources),
         *_folder(recipe, folder),
     ]
+    return [*found, *_evaluated(recipe)]
+
+
+def _evaluated(recipe: Recipe) -> Iterator[Finding]:
     if not (recipe.evaluation.suites or recipe.evaluation.tasks):
         text = "no suites are named, so nothing says what the run gains or forgets; name evaluation.suites"
-        found.append(Finding(check="evaluation", level="warning", text=text))
-    return found
+        yield Finding(check="evaluation", level="warning", text=text)
+
+
+def _check_episodes(
+    recipe: Recipe, plan: TrainingPlan, sources: Mapping[str, RowDocuments], *, folder: Path
+) -> list[Finding]:
+    """Of a run on episodes: schedule, prompts, and the rows that are replayed beside them."""
+    rl = recipe.rl
+    assert rl is not None
+    prompts = sources[PROMPTS]
+    replay = {name: one for name, one in sources.items() if name != PROMPTS}
+    found = [*_schedule(recipe, plan), *_lengths(recipe, replay), *_tokens(replay), *_folder(recipe, folder)]
+    text = f"{len(prompts):,} prompts, {rl.prompts_per_step} a step, each {rl.group_size} times"
+    few = len(prompts) < FEW_PROMPTS
+    if few:
+        text += "; so few are soon known by heart: a hundred and more are usual"
+    found.append(Finding(check="prompts", level="warning" if few else "ok", text=text))
+    if rl.group_size < 4:
+        text = f"rl.group_size: {rl.group_size}: the mean of so few says little; 8 is usual"
+        found.append(Finding(check="prompts", level="warning", text=text))
+    return [*found, *_evaluated(recipe)]
 
 
 def refuse(findings: Sequence[Finding]) -> None:

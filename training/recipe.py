@@ -13,17 +13,19 @@ from pydantic import Field, model_validator
 from training.control import Control
 from training.options import Curriculum, KeepNear, Lora, Preference, method_faults
 from training.presets import expand_replay
+from training.rl.options import Reinforce, reinforce_faults
 from workbench.config import StrictModel, apply_overrides, read_yaml, validate
 from workbench.errors import ConfigError, did_you_mean
 from workbench.records import Stage
 
-Method = Literal["pretrain", "midtrain", "sft", "dpo"]
+Method = Literal["pretrain", "midtrain", "sft", "dpo", "grpo"]
 FOLDER = Path(__file__).parent / "recipes"
 ENDS: Mapping[Method, Stage] = {
     "pretrain": "pretrain",
     "midtrain": "midtrain",
     "sft": "posttrain",
     "dpo": "posttrain",
+    "grpo": "posttrain",
 }
 """The stage of what a method makes."""
 
@@ -131,16 +133,19 @@ class Recipe(StrictModel):
     """Checkpoint to start from: as `workbench eval` takes it, or `run/NAME` for the last one of a run."""
     method: Method
     """`pretrain` and `midtrain`: every token of packed documents carries loss; `sft`: answers alone; `dpo`: answers
-    that are preferred to others."""
+    that are preferred to others; `grpo`: answers of its own that rewards score."""
     lora: Lora | None = None
     """Train adapters instead of all weights."""
     dpo: Preference = Field(default_factory=lambda: Preference())
     """Of method `dpo`."""
+    rl: Reinforce | None = None
+    """Of method `grpo`."""
     keep_near: KeepNear = Field(default_factory=lambda: KeepNear())
     """Hold the model to where it started."""
     curriculum: Curriculum | None = None
     """Show one source from easy to hard."""
-    mix: tuple[Source, ...] = Field(min_length=1)
+    mix: tuple[Source, ...] = ()
+    """Where rows come from; of method `grpo`: what is replayed beside its episodes, if anything."""
     replay: Replay | None = None
     """General data by category, added to the mix."""
     on_bad_row: Literal["refuse", "skip"] = "refuse"
@@ -149,8 +154,8 @@ class Recipe(StrictModel):
     """Leave out rows that repeat an earlier one, of any source; the first is kept. near: also ones alike by 80%."""
     on_overlap: Literal["refuse", "drop", "allow"] = "refuse"
     """What becomes of rows that hold questions of the evaluation suites."""
-    tokens: int = Field(ge=1)
-    """Loss-bearing tokens of the whole run."""
+    tokens: int = Field(default=0, ge=0)
+    """Loss-bearing tokens of the whole run; method `grpo` has `rl.steps` instead."""
     sequence_length: int = Field(default=1024, ge=16)
     """Tokens of a packed row."""
     packing: bool = True
@@ -187,17 +192,22 @@ class Recipe(StrictModel):
     def _arithmetic(self) -> Self:
         faults: list[str] = []
         names = [source.name for source in self.mix]
+        if self.method != "grpo":
+            faults += [] if self.mix else ["mix: holds no source; name one"]
+            faults += [] if self.tokens else ["tokens: missing, or 0; say how many a run shall learn from"]
+            if faults:
+                raise ValueError("; ".join(faults))
         if twice := {name for name in names if names.count(name) > 1}:
             faults.append(f"mix: two sources are named {sorted(twice)[0]!r}; rename one")
         phases = ("share", "anneal_share")
-        empty = [phase for phase in phases if not any(_share(source, phase) for source in self.mix)]
+        empty = [phase for phase in phases if self.mix and not any(_share(source, phase) for source in self.mix)]
         faults += [f"mix: every {phase} is 0; give a source a share" for phase in empty]
-        if self.batch_tokens % (self.sequence_length * self.micro_batch):
+        if self.method != "grpo" and self.batch_tokens % (self.sequence_length * self.micro_batch):
             unit = self.sequence_length * self.micro_batch
             near = max(unit, round(self.batch_tokens / unit) * unit)
             faults.append(f"batch_tokens: {self.batch_tokens} is no multiple of {unit} (a micro batch); try {near}")
         # where only answers carry loss a run has more steps than its tokens say; the plan counts them
-        all_carry = self.method in ("pretrain", "midtrain")
+        all_carry = self.method in ("pretrain", "midtrain", "grpo")
         if all_carry and self.save_every and self.save_every > self.planned_steps:
             faults.append(
                 f"save_every: {self.save_every} never comes in a run of about {self.planned_steps} steps; lower it"
@@ -211,7 +221,7 @@ class Recipe(StrictModel):
                 "replay: its sources are not in the mix; read the recipe with load_recipe, which puts them in"
             )
         faults += self._control_faults(names)
-        faults += method_faults(self)
+        faults += [*method_faults(self), *reinforce_faults(self)]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -253,11 +263,15 @@ class Recipe(StrictModel):
     @property
     def planned_steps(self) -> int:
         """Optimiser steps if every token of a row carried loss; sft needs more."""
+        if self.rl is not None:
+            return self.rl.steps
         return -(-self.tokens // self.batch_tokens)
 
     @property
     def rows_per_step(self) -> int:
         """Packed rows of one optimiser step."""
+        if self.rl is not None:
+            return self.rl.replay_rows
         return self.batch_tokens // self.sequence_length
 
     @property

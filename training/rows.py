@@ -286,7 +286,9 @@ def _preference_turns(record: Mapping[str, Any], shape: tuple[str, ...], answer:
 def texts_of(record: Mapping[str, Any], shape: tuple[str, ...]) -> list[str]:
     """All texts of a row that a model could see, in order."""
     if len(shape) == 1 and shape != ("messages",):
-        return [str(record[shape[0]])]
+        value = record[shape[0]]
+        # a prompt may be a conversation under any name
+        return [str(value)] if isinstance(value, str) else [str(turn["content"]) for turn in value]
     texts = [turn["content"] for turn in conversation_of(record, shape)]
     if shape[-2:] == PREFERENCE:
         texts.append(conversation_of(record, shape, rejected=True)[-1]["content"])

@@ -7,6 +7,7 @@ once its `mixer.json`, which is written last, is there; what a killed process le
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ from training.checkpoints import (
 from training.hooks import Hook, Running, restore, state_of
 from training.plan import TrainingPlan, build_mixer
 from training.recipe import Recipe
+from training.rewards.base import Services
+from training.rl.loss import PolicyLoss
+from training.rl.setup import build_collector
+from training.rl.stream import Places
+from training.rl.trainer import PolicyTrainer
 from training.sources import RowDocuments
 from training.start import build_objective, compile_blocks, load_model
 from training.stream import Rows, collate
@@ -64,10 +70,12 @@ def train(
     folder: Path,
     on_step: Callable[[Step], None] = lambda _: None,
     hooks: Sequence[Hook] = (),
+    services: Services | None = None,
 ) -> Trained:
     """Train from the weights in `start`, going on where an earlier process of the same run stopped.
 
     `hooks` watch the run and may stop it or steer its mix: see `training.hooks`. A run that was stopped by one is over.
+    `services`: what rewards of method `grpo` need from outside.
 
     Raises:
         ConfigError: `folder` holds a run of another recipe.
@@ -77,17 +85,25 @@ def train(
         if is_first_process():
             claim(folder, recipe.model_dump_json(indent=2))
             remove_incomplete(folder)
-        last, mixer = last_checkpoint(folder), build_mixer(recipe, sources, pad=tokenizer.eos_token_id)
+        last = last_checkpoint(folder)
         run = Running(recipe=recipe, plan=plan, folder=folder, tokenizer=tokenizer)
         if last is not None:
             kept = read_mark(last)
-            mixer.restore(kept)
             restore(run, tuple(hooks), kept)
             run.step = step_of(last)
         elif (restart := read_restart(folder)) is not None:
             restore(run, tuple(hooks), restart)
-        rows = Rows(mixer, run)
-        _go_on(rows, sources, start, last, tuple(hooks), on_step)
+        mixer = build_mixer(recipe, sources, pad=tokenizer.eos_token_id)
+        if recipe.rl is not None:
+            rows = Places(sources, mixer if mixer.sources else None, run)
+        elif last is not None:
+            mixer.restore(read_mark(last))
+            rows = Rows(mixer, run)
+        else:
+            rows = Rows(mixer, run)
+        if last is not None and isinstance(rows, Places):
+            rows.take_up(read_mark(last))
+        _go_on(rows, sources, start, last, tuple(hooks), on_step, services or Services(folder=Path()))
         if run.rewound is None:
             return _trained(rows)
         if is_first_process():
@@ -96,27 +112,30 @@ def train(
 
 
 def _go_on(
-    rows: Rows,
+    rows: Rows | Places,
     sources: Mapping[str, RowDocuments],
     start: Path,
     last: Path | None,
     hooks: tuple[Hook, ...],
     on_step: Callable[[Step], None],
+    services: Services,
 ) -> None:
     """Train until the run ends, is stopped, or is asked to go back."""
     run, plan = rows.run, rows.run.plan
     if run.step < plan.steps and run.stopped is None:
-        with quiet_transformers():  # its bars and advice; ours is the listener's
-            trainer = _build_trainer(rows, sources, start, hooks, on_step)
+        with quiet_transformers(), ExitStack() as stack:  # its bars and advice; ours is the listener's
+            trainer = _build_trainer(rows, sources, start, hooks, on_step, services, stack)
             trainer.go_on(last)
 
 
 def _build_trainer(
-    rows: Rows,
+    rows: Rows | Places,
     sources: Mapping[str, RowDocuments],
     start: Path,
     hooks: tuple[Hook, ...],
     on_step: Callable[[Step], None],
+    services: Services,
+    stack: ExitStack,
 ) -> RecipeTrainer:
     run, recipe = rows.run, rows.run.recipe
     arguments = training_arguments(recipe, run.plan, run.folder)
@@ -127,15 +146,21 @@ def _build_trainer(
     callbacks: list[TrainerCallback] = [Keeper(rows, hooks, on_step, getattr(objective, "pop_rewards", dict))]
     if recipe.keep_near.l2:
         callbacks.append(PullBack(model, recipe.keep_near.l2))
-    trainer = RecipeTrainer(
-        objective=objective,
-        model=model,
-        args=arguments,
-        train_dataset=rows,
-        data_collator=collate,
-        start=start,
-        callbacks=callbacks,
-    )
+    common: dict[str, Any] = {
+        "objective": objective,
+        "model": model,
+        "args": arguments,
+        "train_dataset": rows,
+        "start": start,
+        "callbacks": callbacks,
+    }
+    if isinstance(rows, Places):
+        assert isinstance(objective, PolicyLoss)
+        collector = build_collector(rows, services, tell=objective.told.update)
+        stack.callback(collector.close)
+        trainer = PolicyTrainer(places=rows, episodes=collector, data_collator=lambda found: found[0], **common)
+    else:
+        trainer = RecipeTrainer(data_collator=collate, **common)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -151,7 +176,7 @@ def wait_for_all() -> None:
         torch.distributed.barrier()
 
 
-def _trained(rows: Rows) -> Trained:
+def _trained(rows: Rows | Places) -> Trained:
     run, plan = rows.run, rows.run.plan
     entry = plan.anneal_step < plan.steps and plan.anneal_step in complete_checkpoints(run.folder)
     return Trained(

@@ -66,6 +66,8 @@ class RowDocuments:
     """Rows that are not used, by reason: malformed, empty, repeated, nearly repeated, evaluation."""
     faults: list[Fault] = field(default_factory=list)
     """The malformed ones."""
+    columns: tuple[str, ...] = ()
+    """The columns that are used; default: as the rows show."""
     _last: dict[int, Document] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ class RowDocuments:
 
         Raises ConfigError: none of them is there.
         """
-        return find_shape(self.rows, self.column, where=f"mix: source {self.name!r}")
+        return self.columns or find_shape(self.rows, self.column, where=f"mix: source {self.name!r}")
 
     @property
     def is_conversation(self) -> bool:
@@ -234,6 +236,14 @@ def open_sources(recipe: Recipe, *, tokenizer: Any, folder: Path) -> dict[str, R
             found[source.name] = open_source(
                 source, tokenizer=tokenizer, method=recipe.method, folder=folder, on_bad_row=recipe.on_bad_row
             )
+        except ConfigError as error:
+            faults.append(str(error))
+    if recipe.rl is not None:
+        from training.rl.options import PROMPTS
+        from training.rl.prompts import open_prompts
+
+        try:
+            found[PROMPTS] = open_prompts(recipe.rl, tokenizer=tokenizer, folder=folder, on_bad_row=recipe.on_bad_row)
         except ConfigError as error:
             faults.append(str(error))
     if faults:

@@ -14,6 +14,7 @@ from training.objective import NextToken, Objective, StartModel
 from training.plan import build_mixer, rows_of
 from training.preference import PreferenceLoss, read_reference, reference_logps
 from training.recipe import Recipe
+from training.rl.loss import PolicyLoss
 from training.sources import RowDocuments
 from training.stream import collate, tensors, total_rows
 from training.trainer import uses_bfloat16
@@ -52,17 +53,24 @@ def build_objective(
 ) -> Objective:
     """What the recipe's method minimises. `model`: as `load_model` gave it, which still says what the start says."""
     recipe = run.recipe
+    if recipe.rl is not None:
+        return PolicyLoss(recipe.rl, _start_model(recipe, model, start) if recipe.rl.kl else None)
     if recipe.method == "dpo":
         reference = _reference(run, model, sources, steered=steered)
         return PreferenceLoss(recipe.dpo, reference, list(sources))
     if not recipe.keep_near.kl:
         return NextToken()
+    return NextToken(kl=recipe.keep_near.kl, near=_start_model(recipe, model, start))
+
+
+def _start_model(recipe: Recipe, model: Any, start: Path) -> StartModel:
+    """The start, to look at while `model` is trained."""
     # where adapters begin as a part of the weights, switching them off is not the start
     shares = has_adapters(model) and recipe.lora is not None and recipe.lora.init not in ("olora", "pissa")
     near = model if shares else load_weights(start).requires_grad_(False)
     if torch.cuda.is_available():
         near = near.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
-    return NextToken(kl=recipe.keep_near.kl, near=StartModel(near))
+    return StartModel(near)
 
 
 def _reference(

@@ -32,6 +32,15 @@ class Rows(IterableDataset[Any]):
             yield tensors(row, self._names)
 
     @property
+    def sources(self) -> Any:
+        """Where the rows are from, by name."""
+        return self.mixer.sources
+
+    def packed_tokens(self, first: int, last: int) -> int:
+        """Tokens of the rows of the steps after `first`, up to `last`."""
+        return (last - first) * self.plan.rows_per_step * self.run.recipe.sequence_length
+
+    @property
     def _step(self) -> int:
         """Of the row that comes next."""
         return self._row // self.plan.rows_per_step + 1

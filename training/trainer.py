@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -33,6 +33,9 @@ from training.stream import Rows
 from workbench.errors import ConfigError, RunError
 from workbench.store.checkpoints import tokenizer_files
 
+if TYPE_CHECKING:
+    from training.rl.stream import Places
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
@@ -47,6 +50,8 @@ class Step:
     """Loss-bearing tokens so far."""
     tokens_per_second: float
     """Of packed rows, in this process."""
+    reward: float | None = None
+    """Mean of the step's episodes, where rewards are learned from."""
 
 
 class RecipeTrainer(Trainer):
@@ -190,7 +195,7 @@ class Keeper(TrainerCallback):
 
     def __init__(
         self,
-        rows: Rows,
+        rows: "Rows | Places",
         hooks: tuple[Hook, ...],
         on_step: Callable[[Step], None],
         more: Callable[[], Mapping[str, float]] = dict,
@@ -207,7 +212,7 @@ class Keeper(TrainerCallback):
         run.model, run.step = model.get_base_model() if has_adapters(model) else model, state.global_step
         if state.is_world_process_zero:
             forget_lines_after(run.folder, run.step)
-            self._ledger = Ledger(run.folder, self.rows.mixer.sources)
+            self._ledger = Ledger(run.folder, self.rows.sources)
             self._ledger.forget_after(run.step)
             run.note = lambda event: append_line(run.folder / EVENTS, {"step": run.step, **event})
         for hook in self.hooks:
@@ -242,7 +247,8 @@ class Keeper(TrainerCallback):
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         now, step, plan = time.perf_counter(), state.global_step, self.run.plan
-        packed = (step - self._at) * plan.rows_per_step * self.run.recipe.sequence_length
+        packed = self.rows.packed_tokens(self._at, step)
+        more = dict(self.more())
         cursors = self.rows.state_after(step)["cursors"].values()
         seen = Step(
             step=step,
@@ -251,9 +257,11 @@ class Keeper(TrainerCallback):
             learning_rate=float(logs["learning_rate"]),
             tokens=sum(cursor["given"] for cursor in cursors),
             tokens_per_second=packed / (now - self._since) if now > self._since else 0.0,
+            reward=more.get("reward"),
         )
         self._since, self._at = now, step
-        append_line(self.run.folder / LOG, {**asdict(seen), **self.more()})
+        known = {name: value for name, value in asdict(seen).items() if value is not None}
+        append_line(self.run.folder / LOG, {**known, **more})
         self.tell(seen)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -281,8 +289,12 @@ def training_arguments(recipe: Recipe, plan: TrainingPlan, folder: Path) -> Trai
     """The recipe in the Trainer's words. Raises ConfigError: the batch cannot be shared by so many processes."""
     on_gpu = torch.cuda.is_available()
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun and accelerate launch
-    per_step = plan.rows_per_step // (recipe.micro_batch * processes)
-    if per_step * recipe.micro_batch * processes != plan.rows_per_step:
+    per_step, size = plan.rows_per_step // (recipe.micro_batch * processes), recipe.micro_batch
+    if recipe.rl is not None:
+        if processes > 1:
+            raise ConfigError("method grpo trains in one process yet; start it without torchrun or accelerate launch")
+        per_step, size = recipe.rl.passes(recipe.micro_batch) + plan.rows_per_step, 1
+    elif per_step * recipe.micro_batch * processes != plan.rows_per_step:
         raise ConfigError(
             f"batch_tokens: {plan.rows_per_step} rows a step cannot be shared by {processes} processes with "
             f"micro_batch {recipe.micro_batch}; change one of them"
@@ -293,7 +305,7 @@ def training_arguments(recipe: Recipe, plan: TrainingPlan, folder: Path) -> Trai
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=plan.steps,
-        per_device_train_batch_size=recipe.micro_batch,
+        per_device_train_batch_size=size,
         gradient_accumulation_steps=per_step,
         learning_rate=recipe.schedule.learning_rate,
         weight_decay=recipe.weight_decay,

@@ -79,12 +79,15 @@ def check_model(prepared: "PreparedRun", *, steps: bool) -> Preflight:
     available = free_memory()
     with quiet_transformers():
         model = load_model(recipe, prepared.start_folder)
-        rows = first_rows(recipe, prepared.sources, pad=prepared.tokenizer.eos_token_id)
+        has_rows = recipe.rl is None or bool(recipe.mix)
+        rows = first_rows(recipe, prepared.sources, pad=prepared.tokenizer.eos_token_id) if has_rows else []
         weights = list(model.parameters())
         count = sum(one.numel() for one in weights)
         trained = sum(one.numel() for one in weights if one.requires_grad)
-        findings = [check_memory(count, available, trained=trained), check_leak(model, rows)]
-        if not steps or any(one.level == "refused" for one in findings):
+        findings = [check_memory(count, available, trained=trained)]
+        if rows:
+            findings.append(check_leak(model, rows))
+        if not steps or not rows or recipe.rl is not None or any(one.level == "refused" for one in findings):
             return Preflight(findings=tuple(findings))
         return Preflight(findings=tuple(findings), measured=measure_steps(recipe, prepared.plan, model, rows))
 

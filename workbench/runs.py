@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from training.plan import TrainingPlan
     from training.preflight import Finding
     from training.recipe import Recipe
+    from training.rewards.base import Services
     from training.run import Step, Trained
     from training.sources import RowDocuments
     from workbench.frontier import Frontier
@@ -46,6 +47,8 @@ class PreparedRun:
     """What could be done better, and is not refused."""
     findings: "tuple[Finding, ...]" = ()
     """What was checked without the model; nothing of it is refused."""
+    services: "Services | None" = None
+    """What the rewards of method `grpo` need from outside `training`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +91,7 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     sources: Mapping[str, RowDocuments] = open_sources(recipe, tokenizer=tokenizer, folder=path.parent)
     home, hooks, planned = project.root / RUNS / recipe.recipe, (), None
+    services = _services(recipe, project, path.parent)
     findings = check_evaluation(recipe, sources, project, goes_on=last_checkpoint(home) is not None)
     refuse(findings)
     if recipe.curriculum is not None:
@@ -111,7 +115,20 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
         hooks=hooks,
         advice=_advice(recipe, plan, folder),
         findings=tuple(findings),
+        services=services,
     )
+
+
+def _services(recipe: "Recipe", project: "Project", folder: Path) -> "Services | None":
+    """Of method `grpo`: its rewards and environment are built once, to see that they can be."""
+    if recipe.rl is None:
+        return None
+    from training.rl.setup import check_parts
+    from workbench.reinforcing import build_services
+
+    services = build_services(project, folder)
+    check_parts(recipe.rl, services)
+    return services
 
 
 def _check_warmup(recipe: "Recipe", start: Path) -> None:
@@ -137,7 +154,7 @@ def _advice(recipe: "Recipe", plan: "TrainingPlan", start: Path) -> tuple[str, .
 
     from training.adapters import capacity_advice
 
-    if recipe.lora is None:
+    if recipe.lora is None or recipe.rl is not None:  # a reward is a few bits an episode, which little holds
         return ()
     config = AutoConfig.from_pretrained(start, local_files_only=True).get_text_config()
     advice = capacity_advice(recipe.lora, config, plan.tokens)
@@ -212,6 +229,7 @@ def _train(prepared: PreparedRun, on_step: "Callable[[Step], None]", hooks: "Seq
         folder=prepared.folder,
         on_step=on_step,
         hooks=[*prepared.hooks, *hooks],
+        services=prepared.services,
     )
 
 

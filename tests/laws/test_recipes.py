@@ -12,7 +12,18 @@ from training.plan import plan_run
 from training.recipe import load_recipe, shipped_recipes
 from training.sources import open_sources
 
-STAGES = {"pretrain", "midtrain", "sft", "sft-lora", "sft-curriculum", "dpo", "dpo-lora", "sft-safety"}
+STAGES = {
+    "pretrain",
+    "midtrain",
+    "sft",
+    "sft-lora",
+    "sft-curriculum",
+    "dpo",
+    "dpo-lora",
+    "sft-safety",
+    "rl-grpo",
+    "rl-grpo-lora",
+}
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% if m['role'] == 'assistant' %}</s>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
@@ -26,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny_checkpoint(home / "tiny")
     asked = [f"What does part {i} of the body do?" for i in range(40)]
     rows: dict[str, list[dict[str, Any]]] = {
+        "questions": [{"question": q, "answer": str(i)} for i, q in enumerate(asked)],
         "pairs": [{"prompt": q, "completion": f"It does its work {q}"} for q in asked],
         "conversations": [
             {"messages": [{"role": "user", "content": f"And {q}"}, {"role": "assistant", "content": "Much."}]}

@@ -29,6 +29,13 @@ COMMANDS = {
             "trace": Command("workbench.cli.data:trace", "Say which rows a step saw, and which models saw a row."),
         },
     ),
+    "reward": Group(
+        "Try rewards out before a run is spent on them.",
+        {
+            "ls": Command("workbench.cli.reward:ls", "List the kinds of reward."),
+            "test": Command("workbench.cli.reward:test", "Score recorded answers: distribution, ties, smells."),
+        },
+    ),
     "eval": Command("workbench.cli.eval:command", "Evaluate checkpoints on suites and tasks, with error bars."),
     "assess": Command("workbench.cli.assess:command", "Assess checkpoints under a policy: both kinds of error."),
     "moderate": Command("workbench.cli.moderate:command", "Judge posts by a policy and their communities' rules."),

@@ -47,7 +47,10 @@ def print_plan(run: "PreparedRun", checked: "Preflight", pieces: "Sequence[Piece
     for source in plan.sources:
         if source.left_out:
             say(f"{source.name}: left out: {_reasons(source.left_out)}")
-    say(f"{plan.steps} steps of {run.recipe.batch_tokens:,} tokens, {plan.packed_tokens:,} in all")
+    if (rl := run.recipe.rl) is not None:
+        say(f"{plan.steps} steps of {rl.episodes} episodes, each answer of at most {rl.max_tokens} tokens")
+    else:
+        say(f"{plan.steps} steps of {run.recipe.batch_tokens:,} tokens, {plan.packed_tokens:,} in all")
     if plan.anneal_step < plan.steps:
         say(f"the learning rate falls after step {plan.anneal_step}, where the stage-entry checkpoint is kept")
     print_findings(findings)
@@ -55,8 +58,9 @@ def print_plan(run: "PreparedRun", checked: "Preflight", pieces: "Sequence[Piece
         say(f"advice: {note}")
     if checked.measured:
         say(_measured(checked.measured))
-    say("the first row as it is trained on:")
-    print_row(pieces, most=1200)
+    if pieces:
+        say("the first row as it is trained on:" if run.recipe.rl is None else "the first row of the replay:")
+        print_row(pieces, most=1200)
     say(f"from {run.start.name} ({run.start.fingerprint[:12]}) into {run.folder}")
 
 

@@ -11,6 +11,8 @@ from workbench.cli.output import Column, format_duration, print_facts, print_jso
 if TYPE_CHECKING:
     from workbench.progress import RunCurves, RunProgress
 
+CURVES = ("reward", "kl", "entropy", "length", "truncated", "no_signal", "dropped")
+"""Of a run on episodes; a reward's parts are named `reward/NAME`."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -114,6 +116,9 @@ def _print_run(run: "RunProgress", curves: "RunCurves") -> None:
     if curves.log:
         losses = [float(line["loss"]) for line in curves.log]
         facts.append(("loss", f"{losses[0]:.3f} {spark(losses)} {losses[-1]:.3f}"))
+        for name in [one for one in curves.log[-1] if one.partition("/")[0] in CURVES]:
+            values = [float(line[name]) for line in curves.log if name in line]
+            facts.append((name, f"{values[0]:.3f} {spark(values)} {values[-1]:.3f}"))
         rates = [float(line["learning_rate"]) for line in curves.log]
         facts.append(("learning rate", f"{spark(rates)} {rates[-1]:.2e}"))
         facts.append(("tokens", f"{run.tokens:,} that carry loss, {run.tokens_per_second or 0:,.0f} tokens/s"))

@@ -79,7 +79,7 @@ def _dry_run(run: "PreparedRun", as_json: bool) -> None:
     from workbench.preflight import check_model
 
     checked = check_model(run, steps=True)
-    (first,) = packed_rows(run.recipe, run.sources, first=0, count=1)
+    (first,) = packed_rows(run.recipe, run.sources, first=0, count=1) if run.recipe.mix else [[]]
     print_plan(run, checked, first, as_json=as_json)
     refuse(checked.findings)
 
@@ -109,11 +109,16 @@ class _Talk:
         if not is_first_process():
             return
         plan = run.plan
-        say(f"{run.recipe.recipe}: {plan.steps} steps, {plan.tokens:,} tokens that carry loss, from {run.start.name}")
+        if (rl := run.recipe.rl) is not None:
+            say(f"{run.recipe.recipe}: {plan.steps} steps of {rl.episodes} episodes, from {run.start.name}")
+        else:
+            tokens = f"{plan.tokens:,} tokens that carry loss"
+            say(f"{run.recipe.recipe}: {plan.steps} steps, {tokens}, from {run.start.name}")
         for source in plan.sources:
             passes = f"{source.epochs:.2f} passes over {source.rows:,} rows"
             left = "".join(f", {count:,} {reason}" for reason, count in source.left_out.items())
-            say(f"  {source.name}: {source.share:.1%} of the tokens, {passes}{left and '; left out'}{left.lstrip(',')}")
+            share = f"{source.share:.1%} of the tokens, " if run.recipe.rl is None else ""
+            say(f"  {source.name}: {share}{passes}{left and '; left out'}{left.lstrip(',')}")
         for finding in run.findings:
             if finding.level == "warning":
                 say(f"warning: {finding.check}: {finding.text}")
@@ -123,7 +128,8 @@ class _Talk:
     def step(self, seen: "Step") -> None:
         if self._bar is None:
             self._bar = Progress("training", seen.steps, unit="steps").__enter__()
-        self._bar.label = f"loss {seen.loss:.3f}  {seen.tokens_per_second:,.0f} tokens/s{self._watched}"
+        measure = f"loss {seen.loss:.3f}" if seen.reward is None else f"reward {seen.reward:.3f}"
+        self._bar.label = f"{measure}  {seen.tokens_per_second:,.0f} tokens/s{self._watched}"
         self._bar.advance(seen.step - self._bar.done)
         if seen.step == seen.steps:
             self._close()

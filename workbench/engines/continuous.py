@@ -37,6 +37,8 @@ class DecodeRequest:
     seed: int = 0
     logprobs: int | None = None
     """Likeliest tokens to tell beside each chosen one; None tells nothing."""
+    drawn: bool = False
+    """Tell each token as it was drawn, the one that ends the answer too: for training on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +49,8 @@ class Delta:
     """Text that is certain: whole characters, no beginning of a stop string."""
     tokens: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
+    drawn: TokenLogprob | None = None
+    """The step's token and its log-probability at the answer's temperature, where it was asked for."""
     finish: str | None = None
     """`stop` or `length`, with the last delta."""
     error: str | None = None
@@ -151,6 +155,15 @@ class ContinuousBatcher:
             answer.cancelled = True
 
         return cancel
+
+    def submit_all(self, requests: Sequence[tuple[DecodeRequest, Callable[[Delta], None]]]) -> None:
+        """Queue several at the same moment: how they share steps, and so their last bits, is always the same.
+
+        Raises as `submit` does, and then some of them may be queued.
+        """
+        with self._condition:  # the batcher's thread takes in nothing before all are there
+            for request, deliver in requests:
+                self.submit(request, deliver)
 
     def check_size(self, prompt: int, new: int) -> None:
         """Raise EngineError where so many tokens cannot be answered."""
@@ -265,13 +278,18 @@ class ContinuousBatcher:
             token = best[place] if answer.sampler.is_greedy else answer.sampler.choose(logits[place])
             top = answer.request.logprobs
             described = () if top is None else (describe_token(logits[place], token, top),)
-            if self._advance(answer, token, described):
+            drawn = None
+            if answer.request.drawn:
+                drawn = TokenLogprob(token=token, logprob=answer.sampler.logprob(logits[place], token))
+            if self._advance(answer, token, described, drawn):
                 ended.append(row)
         self.state.new_tokens += len(places)
         for row in reversed(ended):
             self._drop(row)
 
-    def _advance(self, answer: _Answer, token: int, logprobs: tuple[TokenLogprob, ...]) -> bool:
+    def _advance(
+        self, answer: _Answer, token: int, logprobs: tuple[TokenLogprob, ...], drawn: TokenLogprob | None
+    ) -> bool:
         """Take the token in and tell of it; has the answer ended?"""
         answer.tokens += 1
         answer.last = token
@@ -283,7 +301,7 @@ class ContinuousBatcher:
         if finish is not None:
             text += answer.stream.finish()
             finish = "stop" if answer.stream.stopped else finish
-        answer.deliver(Delta(text=text, tokens=1, logprobs=() if is_end else logprobs, finish=finish))
+        answer.deliver(Delta(text=text, tokens=1, logprobs=() if is_end else logprobs, drawn=drawn, finish=finish))
         return finish is not None
 
     def _drop(self, row: int) -> None:

@@ -58,6 +58,11 @@ class Sampler:
             self.counts[token] += 1
         return token
 
+    def logprob(self, logits_V: Tensor, token: int) -> float:
+        """log p of a token at this temperature, float32; of all tokens, whatever top-p and top-k leave out."""
+        heat = self.temperature or 1.0
+        return float((logits_V.float() / heat).log_softmax(-1)[token])
+
     def _penalised(self, logits_V: Tensor) -> Tensor:
         if not self.counts:
             return logits_V

@@ -1,0 +1,1 @@
+"""Reinforcement learning: groups of episodes, scored by rewards, and a policy gradient over their tokens as sampled."""
