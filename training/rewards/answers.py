@@ -139,7 +139,7 @@ def find_choice(answer: str, choices: str = "ABCD") -> str | None:
     for pattern in (
         rf"<answer>\s*\(?([{letters}])\)?[.)]?\s*</answer>",
         rf"answer\s*(?:is|:)?\s*:?\s*\**\(?([{letters}])\)?(?![\w'])",
-        rf"^\s*\**\(?([{letters}])\)?[.):]?\**(?=\s|$)",
+        rf"^\s*\**\(?([{letters}])(?:[.):]|\**\s*$)",
     ):
         found = {one.upper() for one in regex.findall(pattern, answer, regex.IGNORECASE)}
         if found:
