@@ -132,6 +132,7 @@ def submit(
     state = settle(connection, item, now)
     said = {name: row[name] for name in ("n", "kind", "decision", "category", "policy_hash", "hint_shown", "blind")}
     facts = said | {"label": row["id"], "categories": categories_of(row["categories"]), "state": state}
+    facts["detail_sha"] = hashlib.sha256(row["detail"].encode()).hexdigest()
     events.append(event("adjudicate" if slot["kind"] == "adjudication" else "label", item, **facts))
     return Submitted(
         label=row["id"],

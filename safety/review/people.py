@@ -20,6 +20,7 @@ from workbench.errors import ReviewError, did_you_mean
 from workbench.store.audit import AuditEvent
 from workbench.store.identity import canonical_json
 from workbench.store.review_schema import review_grants, review_members, review_slots
+from workbench.store.reviews import PLACE
 
 Role = Literal["viewer", "reviewer", "senior", "policy_editor", "policy_approver", "ml", "admin", "auditor"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -166,6 +167,9 @@ def add_member(
     for grant in grants:
         if grant.role not in ROLES:
             raise ReviewError(f"role {grant.role!r}: {did_you_mean(grant.role, ROLES)}")
+        for place in (grant.tenant, grant.queue):
+            if place != "*" and not PLACE.match(place):
+                raise ReviewError(f"{place!r}: the name of a tenant or queue, or * for all, is expected")
     token = f"wbr-{secrets.token_urlsafe(32)}"
     values = {"token_sha": token_digest(token), "removed_at": None}
     if identity is not None:

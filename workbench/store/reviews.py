@@ -5,6 +5,7 @@ Knows rows and seeded chance; assigns nothing to anybody (`safety.review.queue` 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,6 +28,8 @@ INDEPENDENT = ("exploration", "gold", "appeal")
 """Strata whose items each need an opinion of their own: none waits for, or takes over, the label of a near-duplicate,
 because estimates of the whole stream rest on them."""
 SEVERITY_RANK: Mapping[str, float] = {"low": 1.0, "medium": 2.0, "high": 3.0, "critical": 4.0}
+PLACE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+"""What tenants and queues may be called."""
 _CHUNK = 500
 
 
@@ -235,6 +238,9 @@ def add_reviews(connection: Connection, entries: Sequence[ReviewEntry]) -> int:
 def _check(entry: ReviewEntry) -> None:
     if entry.severity not in SEVERITY_RANK:
         raise ConfigError(f"severity {entry.severity!r}: {did_you_mean(entry.severity, SEVERITY_RANK)}")
+    for place in (entry.tenant, entry.queue):
+        if not PLACE.match(place):
+            raise ConfigError(f"{place!r}: up to 64 letters, digits and . _ - name a tenant or queue")
     if entry.stratum not in STRATA:
         raise ConfigError(f"stratum {entry.stratum!r}: {did_you_mean(entry.stratum, STRATA)}")
     if entry.pi is not None and not 0 < entry.pi <= 1:
