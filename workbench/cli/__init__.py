@@ -78,6 +78,22 @@ COMMANDS = {
     "dashboard": Command(
         "workbench.cli.dashboard:command", "Show the project in a browser, and start runs from there."
     ),
+    "review": Group(
+        "Put texts before people, and keep what they say.",
+        {
+            "add": Command("workbench.cli.review:add", "Put texts into the review queue."),
+            "status": Command("workbench.cli.review:status", "Show what waits, is in work and is decided."),
+            "verify": Command("workbench.cli.review:verify", "Check the audit, its anchors and the queue's laws."),
+            "members": Group(
+                "Say who may label, settle, grant and read.",
+                {
+                    "add": Command("workbench.cli.review:members_add", "Add a member, or give one more roles."),
+                    "ls": Command("workbench.cli.review:members_ls", "List members with their roles."),
+                    "remove": Command("workbench.cli.review:members_remove", "Take roles from a member."),
+                },
+            ),
+        },
+    ),
     "fetch": Command("workbench.cli.fetch:command", "Get a small real model ready, with a model hub or without."),
     "doctor": Command("workbench.cli.doctor:command", "Say what this machine can do, and what cures the rest."),
     "demo": Command("workbench.cli.demo:command", "Evaluate a real small model and two copies; decide which may ship."),
