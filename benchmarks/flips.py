@@ -1,7 +1,7 @@
 """Which items two reports answer differently, with both answers side by side. Knows item scores; gives no verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,42 @@ from benchmarks.variants import PROMPTS
 from workbench.records import Flip, ItemScore, TaskComparison
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moved:
+    """The rows of one task whose headline value changed, as numbers into both item files; nothing of them is read."""
+
+    task: TaskComparison
+    before: np.ndarray
+    after: np.ndarray
+    lost: np.ndarray
+    """bool: right before and wrong now."""
+
+
+def find_moved(task: TaskComparison, baseline: Side, candidate: Side) -> Moved | None:
+    """Which rows of a task changed, in the order of the file; None where its items are not right or wrong."""
+    found = candidate.find(task.task)
+    if found is None or task.gained is None:
+        return None
+    after = candidate.rows_of(found[1])
+    before = baseline.index.get_indexer(candidate.index[after])
+    after, before = after[before >= 0], before[before >= 0]
+    values = [side.columns.metrics[task.metric][rows] for side, rows in ((baseline, before), (candidate, after))]
+    moved = (values[0] != values[1]) & ~(np.isnan(values[0]) & np.isnan(values[1]))
+    worse = np.nan_to_num(values[1][moved]) < np.nan_to_num(values[0][moved])
+    return Moved(
+        task=task,
+        before=before[moved],
+        after=after[moved],
+        lost=worse if task.direction == "higher" else ~worse,
+    )
+
+
+def read_moved(moved: Moved, chosen: np.ndarray, baseline: Side, candidate: Side) -> list[Flip]:
+    """Some of the rows that moved (places in `moved`), read whole, in the order given."""
+    pairs = zip(baseline.take(moved.before[chosen]), candidate.take(moved.after[chosen]), strict=True)
+    return [_flip(moved.task, old, new) for old, new in pairs]
+
+
 def list_flips(tasks: Sequence[TaskComparison], baseline: Side, candidate: Side) -> list[Flip]:
     """Items whose headline value changed, lost ones first, the largest change of log-probability first.
 
@@ -18,15 +54,10 @@ def list_flips(tasks: Sequence[TaskComparison], baseline: Side, candidate: Side)
     """
     flips: list[Flip] = []
     for task in tasks:
-        found = candidate.find(task.task)
-        if found is None or task.gained is None:
+        moved = find_moved(task, baseline, candidate)
+        if moved is None:
             continue
-        after = candidate.rows_of(found[1])
-        before = baseline.index.get_indexer(candidate.index[after])
-        after, before = after[before >= 0], before[before >= 0]
-        values = [side.columns.metrics[task.metric][rows] for side, rows in ((baseline, before), (candidate, after))]
-        moved = (values[0] != values[1]) & ~(np.isnan(values[0]) & np.isnan(values[1]))
-        pairs = zip(baseline.take(before[moved]), candidate.take(after[moved]), strict=True)
+        pairs = zip(baseline.take(moved.before), candidate.take(moved.after), strict=True)
         told = _told_over_prompts(task, baseline, candidate)
         changed = [(_shift(old, new), _with_note(_flip(task, old, new), told.get(new.item))) for old, new in pairs]
         changed.sort(key=lambda entry: (entry[1].kind != "lost", -entry[0], entry[1].item))

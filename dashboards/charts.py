@@ -268,7 +268,7 @@ def _intervals(
         "type": "nominal",
         "sort": None,
         "title": None,
-        "axis": {"labelLimit": 190, "grid": False, "ticks": False, "domain": False},
+        "axis": {"labelLimit": 190, "grid": False, "ticks": False, "domain": False, "labelFlush": False},
     }
     x = {"field": "value", "type": "quantitative", "title": title, "axis": {"grid": True, "titleLimit": 700}}
     present = {value["sign"] for value in values}
@@ -339,7 +339,13 @@ def _line(axis: str, place: float, dash: list[int]) -> dict[str, Any]:
 
 
 def _axis(field: str, title: str, axis: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    return {"field": field, "type": "quantitative", "title": title, "axis": {"titleLimit": 700, **(axis or {})}}
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": title,
+        "axis": {"titleLimit": 700, **(axis or {})},
+        "scale": {"padding": 14},
+    }
 
 
 def _short(name: str) -> str:

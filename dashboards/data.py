@@ -13,10 +13,12 @@ import streamlit as st
 
 from dashboards.options import options
 from workbench.progress import RunProgress, browse_runs
-from workbench.records import Comparison, Decision, Report
-from workbench.store import Project, read_record
+from workbench.records import Comparison, Decision, ItemScore, Report
+from workbench.store import Lineage, Project, read_record
 from workbench.store import browse as lists
+from workbench.store.audit import AuditRow, audit_rows
 from workbench.store.browse import CheckpointRow, Page, Summary
+from workbench.store.runs import RunEntry
 from workbench.store.summaries import Kind
 
 P = ParamSpec("P")
@@ -109,11 +111,52 @@ def comparison_of(decision_id: str) -> Comparison | None:
     return _record(Comparison, "comparison", found[0]) if found else None
 
 
+@reader
+def run_entry(identity: str) -> RunEntry | None:
+    """A training run as it was recorded."""
+    return lists.read_run(project().store.database, identity)
+
+
+@reader
+def items_of(report_id: str, task: str) -> tuple[ItemScore, ...]:
+    """The items of one task of a report."""
+    return tuple(project().store.items(report_id, tasks=[task]))
+
+
+@reader
+def lineage(reference: str) -> Lineage:
+    """What something was made from. Raises StoreError: it is not in this project."""
+    return project().store.lineage(reference)
+
+
+@reader
+def trajectory(run: str, baseline: str) -> tuple[tuple[int, Comparison], ...]:
+    """(step, newest comparison) of the checkpoints of a run against a baseline (its fingerprint), by step."""
+    found: dict[int, str] = {}
+    for row in lists.browse(project().store.database, "comparison", run=run, baseline=baseline, limit=200).rows:
+        step = step_of(row.name)
+        if step is not None:
+            found.setdefault(step, row.id)
+    return tuple((step, _record(Comparison, "comparison", found[step])) for step in sorted(found))
+
+
+def step_of(name: str) -> int | None:
+    """The step in a checkpoint's name."""
+    _, found, number = name.rpartition("checkpoint-")
+    return int(number) if found and number.isdecimal() else None
+
+
 def runs(search: str = "", limit: int = PAGE, offset: int = 0) -> Page[RunProgress]:
     """A page of training runs as they stand now: their logs grow between two writes to the store, so never cached."""
     version()
     found, total = browse_runs(project(), search=search, limit=limit, offset=offset)
     return Page(rows=tuple(found), total=total)
+
+
+@reader
+def overrides() -> tuple[AuditRow, ...]:
+    """Signed overrides as the audit has them, the newest first."""
+    return tuple(reversed(audit_rows(project().store.database, kind="override")))
 
 
 def newest(kind: Kind, **asked: Any) -> Summary | None:

@@ -35,7 +35,20 @@ class PageRow:
 
 
 DECIDE, PEOPLE, MAKE = "Decide", "People", "Make"
-PAGES: tuple[PageRow, ...] = (PageRow(name="overview", title="Overview", section=DECIDE, icon=":material/flag:"),)
+REVIEWERS = frozenset({"reviewer", "senior"})
+PAGES: tuple[PageRow, ...] = (
+    PageRow(name="overview", title="Overview", section=DECIDE, icon=":material/flag:"),
+    PageRow(name="compare", title="Compare", section=DECIDE, icon=":material/balance:"),
+    PageRow(name="items", title="Items", section=DECIDE, icon=":material/compare_arrows:"),
+    PageRow(name="responsible", title="Responsible AI", section=DECIDE, icon=":material/health_and_safety:"),
+    PageRow(name="gate", title="Gate", section=DECIDE, icon=":material/gavel:"),
+    PageRow(name="review", title="Review", section=PEOPLE, icon=":material/rate_review:", roles=REVIEWERS),
+    PageRow(name="queue", title="Queue health", section=PEOPLE, icon=":material/monitoring:"),
+    PageRow(name="launch", title="Launch", section=MAKE, icon=":material/play_circle:", roles=frozenset({"ml"})),
+    PageRow(name="training", title="Training", section=MAKE, icon=":material/show_chart:"),
+    PageRow(name="lineage", title="Lineage", section=MAKE, icon=":material/account_tree:"),
+    PageRow(name="studies", title="Studies", section=MAKE, icon=":material/science:"),
+)
 """In the order of the navigation; the first one is the start."""
 
 

@@ -16,7 +16,7 @@ from dashboards import data
 from dashboards.charts import Chart
 from workbench.publish.signs import OUTCOMES, VERDICTS, Sign, Tone
 from workbench.publish.text import reveal, reveal_line
-from workbench.records import Outcome, Verdict
+from workbench.records import Decision, Outcome, Verdict
 from workbench.store.browse import Summary
 from workbench.store.summaries import Kind
 
@@ -49,6 +49,31 @@ def question(asked: str, answer: str, sign: Sign | None = None) -> None:
 def badge(sign: Sign) -> None:
     """An outcome by colour, word and shape."""
     st.badge(sign.label, color=_COLOURS[sign.tone], help=None)
+
+
+def decision_answer(decision: Decision) -> str:
+    """One sentence, short enough to be read at a glance; the rules' own words stand below."""
+    name = reveal_line(decision.checkpoint.name)
+    required = [rule for rule in decision.rules if rule.required and not rule.overridden]
+    failed = sum(rule.outcome == "fail" for rule in required)
+    held = sum(rule.outcome == "hold" for rule in required)
+    match decision.outcome:
+        case "pass":
+            by_hand = sum(bool(rule.overridden) for rule in decision.rules if rule.required)
+            told = f"; {by_hand} of them by a signed override" if by_hand else ""
+            return f"Yes, {name} may ship: all {len(required) + by_hand} required rules pass{told}."
+        case "hold":
+            return f"Not yet: {held} of {len(required)} required rules for {name} cannot be decided as it stands."
+        case "fail":
+            more = f", and {held} more cannot be decided" if held else ""
+            return f"No, {name} may not ship: it breaks {failed} of {len(required)} required rules{more}."
+
+
+def flip_sign(kind: Literal["lost", "gained"]) -> Sign:
+    """How an answer that changed is shown."""
+    if kind == "lost":
+        return Sign("■", "lost", "bad", "square", "right before and wrong now")
+    return Sign("★", "gained", "good", "star", "wrong before and right now")
 
 
 def outcome_sign(outcome: str) -> Sign | None:
@@ -109,10 +134,17 @@ def table(
 ) -> None:
     """Rows as a table with a download. `name` is unique on its page; `every`: all rows, where `rows` is a part."""
     shown = [{key: cell(value) for key, value in row.items()} for row in rows]
-    st.dataframe(shown, hide_index=True, alt=alt, key=f"table-{name}", column_config=columns, height=height)
+    st.dataframe(
+        shown, hide_index=True, alt=alt, key=f"table-{name}", column_config=columns, height=height, placeholder="–"
+    )
+    download(every or (lambda: rows), name=name)
+
+
+def download(rows: Callable[[], Sequence[Mapping[str, Any]]], *, name: str, label: str = "Download CSV") -> None:
+    """A button that writes rows as CSV when it is pressed, not before."""
     st.download_button(
-        "Download CSV",
-        data=lambda: to_csv(every() if every else rows),
+        label,
+        data=lambda: to_csv(rows()),
         file_name=f"{name}.csv",
         mime="text/csv",
         key=f"csv-{name}",
@@ -146,19 +178,20 @@ def choose(
     *,
     param: str,
     describe: Callable[[Summary], str],
-    default: str | None = None,
+    only: str = "",
     **asked: Any,
 ) -> str | None:
     """Let a reader choose a report, comparison or decision; the choice stands in the address. None: there are none.
 
-    The newest are offered; where there are more, a search in the store finds the others.
+    The newest are offered; where there are more, a search in the store finds the others. `only`: those of one label.
     """
+    asked |= {"label": only} if only else {}
     total = data.browse(kind, limit=1, **asked).total
     search = ""
     if total > data.PAGE:
         search = st.text_input(f"Search {total:,}", key=f"search-{param}", placeholder="part of a name, or an id")
     rows = list(data.browse(kind, search=search, **asked).rows)
-    linked = st.query_params.get(param) or default or ""
+    linked = st.query_params.get(param) or ""
     named = data.full_id(kind, linked) if linked else None
     if named is not None and named not in {row.id for row in rows}:
         rows = [*data.browse(kind, search=named, limit=1).rows, *rows]
@@ -172,6 +205,22 @@ def choose(
     st.session_state[key] = named if named in described else ids[0]
     st.selectbox(label, ids, format_func=lambda one: described[one], key=key, on_change=_remember, args=(param, key))
     return str(st.session_state[key])
+
+
+def pages_of(total: int, *, param: str, size: int = data.PAGE) -> int:
+    """Where the page of a list begins that a reader chose; the choice stands in the address."""
+    if total <= size:
+        return 0
+    number = st.pagination(-(-total // size), key=param, bind="query-params")
+    return (number - 1) * size
+
+
+def link(page: str, label: str, icon: str, **params: str) -> None:
+    """A link to another page, with what is chosen there."""
+    try:
+        st.page_link(f"views/{page}.py", label=label, icon=icon, query_params=params)
+    except st.errors.StreamlitAPIException:
+        return  # a page that this person may not open
 
 
 def _remember(param: str, key: str) -> None:

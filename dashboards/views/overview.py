@@ -21,7 +21,7 @@ def page() -> None:
         _undecided()
         return
     decision, comparison = data.decision(newest.id), data.comparison_of(newest.id)
-    show.question(QUESTION, _answer(decision), OUTCOMES[decision.outcome])
+    show.question(QUESTION, show.decision_answer(decision), OUTCOMES[decision.outcome])
     baseline = f" against {reveal_line(decision.baseline.name)}" if decision.baseline else ""
     st.text(f"Decided {show.moment(decision.created_at)}{baseline}, by {len(decision.rules)} rules.")
     _later(decision)
@@ -30,24 +30,6 @@ def page() -> None:
     show.next_step(_next(decision))
     _runs()
     _counts()
-
-
-def _answer(decision: Decision) -> str:
-    """One sentence, short enough to be read at a glance; the rules' own words stand below."""
-    name = reveal_line(decision.checkpoint.name)
-    required = [rule for rule in decision.rules if rule.required and not rule.overridden]
-    failed = sum(rule.outcome == "fail" for rule in required)
-    held = sum(rule.outcome == "hold" for rule in required)
-    match decision.outcome:
-        case "pass":
-            by_hand = sum(bool(rule.overridden) for rule in decision.rules if rule.required)
-            told = f"; {by_hand} of them by a signed override" if by_hand else ""
-            return f"Yes, {name} may ship: all {len(required) + by_hand} required rules pass{told}."
-        case "hold":
-            return f"Not yet: {held} of {len(required)} required rules for {name} cannot be decided as it stands."
-        case "fail":
-            more = f", and {held} more cannot be decided" if held else ""
-            return f"No, {name} may not ship: it breaks {failed} of {len(required)} required rules{more}."
 
 
 def _undecided() -> None:

@@ -95,6 +95,7 @@ def server_command(root: Path, *, host: str, port: int, read_only: bool) -> list
         "client.toolbarMode": "viewer",
         "client.disableDataExport": "true",  # our own download keeps formulas from running
         "browser.gatherUsageStats": "false",
+        "runner.magicEnabled": "false",  # a docstring in a page is no text of the page
         "theme.base": folder / "theme.toml",
     }
     # -P: a file of the project folder never takes the place of a module.

@@ -211,6 +211,13 @@ def browse_run_entries(
     return Page(rows=tuple((RunEntry(**row), outcome) for outcome, row in found), total=total)
 
 
+def read_run(database: Database, identity: str) -> RunEntry | None:
+    """One run by its id; None where it is not in this project."""
+    with database.read() as connection:
+        row = connection.execute(sa.select(schema.runs).where(schema.runs.c.id == identity)).mappings().first()
+    return None if row is None else RunEntry(**(dict(row) | {"document": json.loads(row["document"])}))
+
+
 def names_of(database: Database, fingerprints: Sequence[str]) -> dict[str, str]:
     """Fingerprint -> the name that these weights were last seen under."""
     table = schema.checkpoints.c

@@ -23,6 +23,7 @@ from workbench.store.files import write_folder
 from workbench.store.identity import canonical_json, content_hash, read_record, to_plain, without_defaults
 from workbench.store.items import (
     ItemColumns,
+    find_text,
     items_digest,
     read_item_columns,
     read_items,
@@ -192,6 +193,10 @@ class Store:
     def items_at(self, reference: str, rows: "np.ndarray") -> list[ItemScore]:
         """The item scores of some row numbers, in their order."""
         return read_items(self._items_file(reference), rows=rows)
+
+    def items_with(self, reference: str, text: str) -> "np.ndarray":
+        """bool for each row: whether the text stands in its prompt, answer or target."""
+        return find_text(self._items_file(reference), text)
 
     def item_columns(self, reference: str) -> ItemColumns:
         """Their tasks, hashes, groups and metrics as columns."""

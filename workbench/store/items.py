@@ -95,16 +95,31 @@ def read_items(path: Path, *, tasks: Iterable[str] | None = None, rows: "np.ndar
     Raises:
         StoreError: the file is missing, damaged or of a newer schema.
     """
-    table = _read_table(path)
+    table = _read_table(path) if rows is None else _read_rows(path, rows)
     if tasks is not None:
         import numpy as np
         import pyarrow as pa
 
         wanted = np.isin(table.column("task").to_numpy().astype(str), sorted(tasks))
         table = table.filter(pa.array(wanted))
-    if rows is not None:
-        table = table.take(rows)
     return [_item(row) for row in table.to_pylist(maps_as_pydicts="strict")]
+
+
+def find_text(path: Path, text: str) -> "np.ndarray":
+    """bool for each row: whether the text stands in its prompt, answer or target, in capitals or not.
+
+    Raises:
+        StoreError: the file is missing, damaged or of a newer schema.
+    """
+    import pyarrow.compute as pc
+
+    columns = ("prompt", "answer", "target")
+    table = _read_table(path, columns=list(columns))
+    found = [pc.match_substring(table.column(name), text, ignore_case=True) for name in columns]  # type: ignore[attr-defined]
+    hits = found[0]
+    for more in found[1:]:
+        hits = pc.or_(hits, more)  # type: ignore[attr-defined]
+    return hits.to_numpy().astype(bool)
 
 
 def read_item_columns(path: Path) -> ItemColumns:
@@ -214,6 +229,29 @@ def _item(row: dict[str, Any]) -> ItemScore:
     known["greedy"] = tuple(known["greedy"])
     known["extra"] = json.loads(known["extra"]) if known["extra"] else {}
     return ItemScore(**known)
+
+
+def _read_rows(path: Path, rows: "np.ndarray") -> "pa.Table":
+    """Some rows in the order given, from the groups of rows that hold them."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if len(rows) == 0:
+        return _read_table(path).slice(0, 0)
+    _read_table(path, columns=["task"])  # the faults of a file are told in one place
+    try:
+        with pq.ParquetFile(path) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            starts = np.cumsum([0, *sizes])
+            home = np.searchsorted(starts, rows, side="right") - 1
+            groups = sorted(set(home.tolist()))
+            table = file.read_row_groups(groups)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path}: damaged item file ({error}); restore it, or evaluate again") from error
+    shift = dict(zip(groups, np.cumsum([0, *(sizes[group] for group in groups)]).tolist(), strict=False))
+    places = [int(row) - int(starts[group]) + shift[group] for row, group in zip(rows, home.tolist(), strict=True)]
+    return table.take(places)
 
 
 def _read_table(path: Path, columns: list[str] | None = None) -> "pa.Table":
