@@ -28,6 +28,8 @@ FOLDER = "jobs"
 State = Literal["running", "ended", "gone"]
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _TAIL = 40_000
+_CHILDREN: "list[subprocess.Popen[bytes]]" = []
+"""Jobs that this very process began, so that none of them stays behind as a zombie."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +80,7 @@ def start_job(root: Path, words: Sequence[str], *, who: str) -> Job:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    _CHILDREN.append(process)
     facts = {"pid": process.pid, "started": psutil.Process(process.pid).create_time()}
     write_file(folder / "process.json", json.dumps(facts))
     return read_job(folder)
@@ -98,6 +101,7 @@ def find_job(root: Path, identity: str) -> Job | None:
 
 def read_job(folder: Path) -> Job:
     """A job as it stands now."""
+    _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
     asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
     common = {
         "id": folder.name,

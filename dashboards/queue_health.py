@@ -38,7 +38,11 @@ def pace(database: Database, queue: str) -> list[dict[str, Any]]:
     with database.read() as connection:
         rows = connection.execute(query).all()
     return [
-        {"day": row.day, "labels": row.labels, "seconds each": None if row.ms is None else round(float(row.ms) / 1e3, 1)}
+        {
+            "day": row.day,
+            "labels": row.labels,
+            "seconds each": None if row.ms is None else round(float(row.ms) / 1e3, 1),
+        }
         for row in rows
     ]
 

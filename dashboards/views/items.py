@@ -6,8 +6,10 @@ from typing import Any
 import streamlit as st
 
 from dashboards import data, show
+from dashboards.access import person
 from dashboards.items import FlipIndex, flip_index, flips_at, rows_with, word_diff
 from dashboards.show import Command
+from workbench.errors import WorkbenchError
 from workbench.publish.text import cut_start, reveal, reveal_line, split_start
 from workbench.records import Comparison, Flip
 from workbench.store.browse import Summary
@@ -124,7 +126,7 @@ def _one(comparison: Comparison, index: FlipIndex, place: int) -> None:
         show.plain(f"{flip.task}, {flip.metric} {_value(flip.baseline_value)} → {_value(flip.candidate_value)}")
     cut, end = split_start(flip.prompt, _PROMPT)
     with st.container(border=True):
-        st.caption("Prompt" if not cut else f"Prompt, its last {len(end):,} characters")
+        st.caption(f"Prompt, its last {len(end):,} characters" if cut else "Prompt")
         show.plain(end)
     if cut:
         with st.expander(f"What stands before ({len(cut):,} characters)"):
@@ -142,7 +144,25 @@ def _one(comparison: Comparison, index: FlipIndex, place: int) -> None:
     _logprobs(flip)
     for note in flip.notes:
         show.plain(note)
+    _send(comparison, flip)
     st.caption(f"Item {flip.item[:16]}")
+
+
+def _send(comparison: Comparison, flip: Flip) -> None:
+    who = person()
+    if not flip.candidate_answer or not who.may({"ml"}):
+        return
+    sent = st.button("Send to review", icon=":material/rate_review:", key=f"send-{flip.item[:16]}")
+    if not sent:
+        return
+    from dashboards.sending import send_flip  # the queue's modules, for those who press the button
+
+    try:
+        is_new = send_flip(comparison, flip, who)
+    except WorkbenchError as error:
+        show.plain(str(error))
+        return
+    st.toast("It waits for a reviewer." if is_new else "It was in the queue already.", icon=":material/rate_review:")
 
 
 def _answers(comparison: Comparison, flip: Flip) -> None:
@@ -153,8 +173,7 @@ def _answers(comparison: Comparison, flip: Flip) -> None:
     for column, who, (name, answer) in zip(st.columns(2), ("Before", "After"), sides, strict=True):
         with column.container(border=True):
             st.caption(who)
-            show.plain(name)
-            st.divider()
+            show.plain(f"{name}:")
             if answer:
                 show.plain(answer)
             else:

@@ -53,7 +53,12 @@ def page() -> None:
     else:
         st.text(f"{len(nodes)} steps are too many to draw; the table has them all.")
     rows = [
-        {"kind": node["kind"], "what": node["label"], "made from": ", ".join(nodes[one]["label"] for one in edges.get(key, ())), "id": node["id"]}
+        {
+            "kind": node["kind"],
+            "what": node["label"],
+            "made from": ", ".join(nodes[one]["label"] for one in edges.get(key, ())),
+            "id": node["id"],
+        }
         for key, node in nodes.items()
     ]
     show.table(rows, name="lineage", alt=f"{len(rows)} things that it was made from")

@@ -4,41 +4,32 @@ import streamlit as st
 
 from dashboards import data, queue_health, show
 from dashboards.access import person
+from dashboards.sending import actor_of
 from dashboards.show import Command
-from safety.review.people import Actor, Operator
 from safety.review.queue import ReviewQueue
 from workbench.errors import ReviewError
 
 QUESTION = "Does the review keep up, and do people agree?"
 EMPTY = (
     Command(why="Doubts of a served checkpoint wait here:", line="workbench serve CHECKPOINT --policy default"),
-    Command(why="Or send answers here that changed, from the page Items, of:", line="workbench eval CHECKPOINT --baseline BASE"),
+    Command(
+        why="Or send answers here that changed, from the page Items, of:",
+        line="workbench eval CHECKPOINT --baseline BASE",
+    ),
 )
-
-
-def actor() -> Actor | None:
-    """Who asks: the member that the sign-in names; in local mode whoever works at this machine.
-
-    Raises:
-        ReviewError: nobody is known by this identity.
-    """
-    who = person()
-    if who.is_local:
-        return Operator(name=who.name)
-    return ReviewQueue.open(data.project()).sign_in_as(who.name)
 
 
 def page() -> None:
     """Draw the page."""
     queue = ReviewQueue.open(data.project())
     try:
-        asker = actor()
-        names = queue.queues(asker) if asker is not None else []
+        asker = actor_of(person())
+        names = queue.queues(asker)
     except ReviewError as error:
         show.question(QUESTION, "Only members of the review queue see how it is doing.")
         show.plain(str(error))
         return
-    if not names or asker is None:
+    if not names:
         show.question(QUESTION, "Nothing has come into the review queue yet.")
         show.empty("Texts come here where a policy wants a person to look, or where somebody sends them.", *EMPTY)
         return
@@ -93,7 +84,7 @@ def _pace(rows: list[dict[str, object]]) -> None:
 def _agreement(agreed: list[queue_health.Agreement]) -> None:
     st.subheader("Agreement", anchor=False)
     if not agreed[0].items:
-        st.text("A share of all items and all critical ones is labelled by two people, blind; none of these is done yet.")
+        st.text("Some items and all critical ones are labelled by two people, blind; none of these is done yet.")
         return
     rows = [{"category": one.category, "n": one.items, "agreed": queue_health.tell(one.share)} for one in agreed]
     st.caption("Share of blind double labels that are the same, with its 95% interval; not corrected for chance.")
