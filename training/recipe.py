@@ -212,7 +212,7 @@ class Recipe(StrictModel):
             faults.append(
                 f"save_every: {self.save_every} never comes in a run of about {self.planned_steps} steps; lower it"
             )
-        if self.planned_steps < 2:
+        if all_carry and self.planned_steps < 2:
             faults.append(
                 f"tokens: {self.tokens} are one step of {self.batch_tokens}; lower batch_tokens or raise tokens"
             )

@@ -45,6 +45,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         "refusals": [{"prompt": f"Do harm {i}.", "completion": f"No, not that {i}."} for i in range(40)],
         "harmless": [{"prompt": f"Kill the process {i}.", "completion": f"Use kill {i}."} for i in range(40)],
+        "labels": [
+            {"prompt": q, "completion": ("Yes", "No")[i % 2], "weight": 1 + i % 3, "difficulty": i % 4}
+            for i, q in enumerate(asked)
+        ],
         "preferences": [{"prompt": q, "chosen": f"It does its work {q}", "rejected": "No."} for q in asked],
         **{name: [{"text": f"{name} says: {q}"} for q in asked] for name in ("domain", "curated", "general")},
     }

@@ -38,6 +38,7 @@ COMMANDS = {
     ),
     "eval": Command("workbench.cli.eval:command", "Evaluate checkpoints on suites and tasks, with error bars."),
     "assess": Command("workbench.cli.assess:command", "Assess checkpoints under a policy: both kinds of error."),
+    "improve": Command("workbench.cli.improve:command", "Train on the labels of a review queue, and say if it helped."),
     "moderate": Command("workbench.cli.moderate:command", "Judge posts by a policy and their communities' rules."),
     "judge": Group(
         "Train judges from people's labels, and measure how far they agree.",

@@ -48,7 +48,7 @@ def command(
         build_hooks(prepared, home)  # what it would watch is checked too
         _dry_run(prepared, as_json)
         return
-    talk = _Talk()
+    talk = Talk()
     try:
         with talk:
             found = train(
@@ -84,7 +84,7 @@ def _dry_run(run: "PreparedRun", as_json: bool) -> None:
     refuse(checked.findings)
 
 
-class _Talk:
+class Talk:
     """Progress of training, then of the evaluation."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class _Talk:
         self._watched = ""
         self._eval = EvalTalk()
 
-    def __enter__(self) -> "_Talk":
+    def __enter__(self) -> "Talk":
         return self
 
     def __exit__(self, *_: object) -> None:
