@@ -1,4 +1,4 @@
-"""The loop once: labels -> training rows -> a run -> gate -> a test on held-out labels -> a better checkpoint, or why not.
+"""The loop once: labels -> rows -> a run -> gate -> a test on held-out labels -> a better checkpoint, or why not.
 
 Knows the pipeline, the review queue and the recipe's keys; trains and judges by their front doors. Every step leaves
 what it made in a folder of the labels' own digest, so a killed `improve` goes on where it was, and the same labels give
@@ -284,8 +284,8 @@ def _judge(run: "TrainedRun", test: HeldOutTest | None) -> tuple[Outcome, str]:
     kinds = 0 if test is None else min(test.positives, test.n - test.positives)
     if test is None or kinds < FEWEST_OF_A_KIND or test.gain is None or test.gain.low is None or test.gain.high is None:
         return "too_few_held_out", (
-            f"{0 if test is None else test.n} held-out labels, {kinds} of the rarer kind; {FEWEST_OF_A_KIND} of each are "
-            "needed to say whether it is better: label more of the exploration stream"
+            f"{0 if test is None else test.n} held-out labels, {kinds} of the rarer kind; {FEWEST_OF_A_KIND} of each "
+            "are needed to say whether it is better: label more of the exploration stream"
         )
     low, high = test.gain.low, test.gain.high
     points = f"{100 * test.gain.value:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"

@@ -1,12 +1,12 @@
-"""From what people decided to what a model learns, is calibrated and tested by. Knows labels and a policy; trains nothing.
+"""From what people decided to what a model learns and is tested by. Knows labels and a policy; trains nothing.
 
     found = build_feedback(settled, policy, seed=0)
-    found.train          # SFT rows: prompt, answer, weight; soft labels are two rows, violations have counter-rule twins
+    found.train          # SFT rows: prompt, answer, weight; a soft label is two rows, a violation has a twin
     found.preferences    # what people said against what the model had said
     found.held_out       # rows of the exploration stream that are never trained on: half calibrate, half test
 
-Half of the clusters of the exploration stream (drawn uniformly, so a fair sample of everything) are set aside by a hash,
-for ever: no later label, of whatever stratum, brings one of them into training. Labels that were taken back, labels of
+Half of the clusters of the exploration stream (drawn uniformly, so a fair sample of everything) are set aside by a
+hash, for ever: no later label, of whatever stratum, brings one of them into training. Labels that were taken back, labels of
 a rule that reads otherwise now, gold, and copies of a near-duplicate's label stay out, and are counted by reason.
 
 The twin of a violation: the same text under a rule that allows what the first one forbids, with the opposite answer.

@@ -1,4 +1,4 @@
-"""The loop: labels of a queue train a checkpoint, held-out labels say whether it is better, and a killed run goes on."""
+"""The loop: labels of a queue train a checkpoint, and held-out labels say whether it is better."""
 
 import copy
 import hashlib

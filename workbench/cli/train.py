@@ -101,9 +101,11 @@ class Talk:
         self._close()
 
     def listener(self) -> Any:
+        """Hears the evaluation."""
         return self._eval.listener()
 
     def prepared(self, run: "PreparedRun") -> None:
+        """Say what is about to be trained."""
         from training.run import is_first_process
 
         if not is_first_process():
@@ -126,6 +128,7 @@ class Talk:
             say(f"advice: {note}")
 
     def step(self, seen: "Step") -> None:
+        """A step was taken."""
         if self._bar is None:
             self._bar = Progress("training", seen.steps, unit="steps").__enter__()
         measure = f"loss {seen.loss:.3f}" if seen.reward is None else f"reward {seen.reward:.3f}"
@@ -135,6 +138,7 @@ class Talk:
             self._close()
 
     def judged(self, found: "Judged") -> None:
+        """The run was looked at from inside."""
         worst = min(found.tasks, key=lambda task: task.change / task.margin)
         self._watched = f"  retained {found.verdict} ({worst.change / worst.margin:+.1f} margins)"
         if found.verdict not in ("ok", "watch"):
