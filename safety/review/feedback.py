@@ -6,8 +6,9 @@
     found.held_out       # rows of the exploration stream that are never trained on: half calibrate, half test
 
 Half of the clusters of the exploration stream (drawn uniformly, so a fair sample of everything) are set aside by a
-hash, for ever: no later label, of whatever stratum, brings one of them into training. Labels that were taken back, labels of
-a rule that reads otherwise now, gold, and copies of a near-duplicate's label stay out, and are counted by reason.
+hash, for ever: no later label, of whatever stratum, brings one of them into training. Labels that were taken back,
+labels of a rule that reads otherwise now, gold, and copies of a near-duplicate's label stay out, and are counted by
+reason.
 
 The twin of a violation: the same text under a rule that allows what the first one forbids, with the opposite answer.
 Without it a model learns which texts are bad; with it, to read the rule.
