@@ -49,12 +49,19 @@ def _mean_logprob(items: Sequence[ItemScore]) -> float:
     return sum(item.logprobs[0] for item in items) / len(items)
 
 
-def _per(unit: str) -> Pooled:
-    """Negative log-likelihood (nats) per unit of text, pooled over documents."""
+def _per(unit: str, metric: str) -> Pooled:
+    """Negative log-likelihood (nats) per unit of text, pooled over documents.
+
+    A document that is scored as a whole keeps both itself; an answer after a question keeps them as the metric's parts.
+    """
 
     def rate(items: Sequence[ItemScore]) -> float:
         extras: list[Mapping[str, Any]] = [item.extra for item in items]
-        return -sum(e["loglikelihood"] for e in extras) / sum(e[unit] for e in extras)
+        pairs = [
+            (extra["loglikelihood"], extra[unit]) if "loglikelihood" in extra else _part(item, metric)
+            for item, extra in zip(items, extras, strict=True)
+        ]
+        return -sum(pair[0] for pair in pairs) / sum(pair[1] for pair in pairs)
 
     return rate
 
@@ -63,8 +70,8 @@ def _per(unit: str) -> Pooled:
 _MEANS = ("mean", "nanmean", "median", "brier_score", "bypass_agg")
 _KNOWN_MEANS = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "em", "prompt_level_strict_acc")
 _TEXT: Mapping[str, Pooled] = {
-    "bits_per_byte": lambda items: _per("bytes")(items) / math.log(2),
-    "byte_perplexity": lambda items: math.exp(_per("bytes")(items)),
-    "word_perplexity": lambda items: math.exp(_per("words")(items)),
+    "bits_per_byte": lambda items: _per("bytes", "bits_per_byte")(items) / math.log(2),
+    "byte_perplexity": lambda items: math.exp(_per("bytes", "byte_perplexity")(items)),
+    "word_perplexity": lambda items: math.exp(_per("words", "word_perplexity")(items)),
     "perplexity": lambda items: math.exp(-_mean_logprob(items)),
 }

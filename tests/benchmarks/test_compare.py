@@ -150,11 +150,17 @@ def test_a_model_that_falls_to_chance_forgot_and_is_not_uninformative() -> None:
     assert compare_one(before, with_losses(before, lost=200)).verdict == "forgot"
 
 
-def test_perplexity_that_rises_is_a_loss_and_a_loss_is_negative() -> None:
-    texts = [
-        item("t", i, 0.0, metric="bits_per_byte", extra={"loglikelihood": -700.0 - i, "bytes": 1000}) for i in range(40)
-    ]
-    worse = [replace(t, extra={**t.extra, "loglikelihood": t.extra["loglikelihood"] * 1.2}) for t in texts]
+def text_item(number: int, nats: float, *, as_answer: bool) -> Any:
+    """A text scored as a whole, or as the answer after a question: each keeps what its rate is pooled from."""
+    extra = {"parts": {"bits_per_byte": [nats, 1000]}} if as_answer else {"loglikelihood": nats, "bytes": 1000}
+    return item("t", number, 0.0, metric="bits_per_byte", extra=extra)
+
+
+@pytest.mark.parametrize("as_answer", [False, True])
+def test_perplexity_that_rises_is_a_loss_and_a_loss_is_negative(as_answer: bool) -> None:
+    texts, worse = (
+        [text_item(i, (-700.0 - i) * times, as_answer=as_answer) for i in range(40)] for times in (1.0, 1.2)
+    )
     more: dict[str, Any] = {"metric": "bits_per_byte", "chance": None, "direction": "lower"}
     before, after = (side({"t": [1.0] * 40}, name=n, items=i, **more) for n, i in (("a", texts), ("b", worse)))
     found = compare_reports(before, after).tasks[0]
