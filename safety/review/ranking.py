@@ -11,7 +11,7 @@ text, queue or reviewer. A million texts take a few seconds.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -94,40 +94,55 @@ Ranker = Callable[[Pool], Floats]
 rankers: Registry[Ranker] = Registry("ranker", group="workbench.rankers")
 
 
-def pool_of(rows: Sequence[Mapping[str, object]], **more: npt.NDArray[np.float64] | None) -> Pool:
+def pool_of(rows: Sequence[Mapping[str, Any]], **more: Floats | npt.NDArray[np.int64] | None) -> Pool:
     """A pool of the lines that `workbench moderate` writes; of each text the rule whose expected loss is highest.
 
     Args:
-        more: `views`, `age_s`, `seconds`, `novelty`, each a number a line.
+        more: `views`, `age_s`, `seconds`, `novelty`, `cluster`: a number a line.
     """
     from safety.resolved import is_withheld
 
-    owner: list[int] = []
-    probability: list[float] = []
-    severity: list[int] = []
-    expressive: list[bool] = []
-    withheld = np.array([is_withheld(row["action"]) for row in rows], bool)  # type: ignore[arg-type]
-    for place, row in enumerate(rows):
-        rules: Mapping[str, Mapping[str, object]] = row["rules"]  # type: ignore[assignment]
-        for one in rules.values():
-            given = one.get("calibrated", one["probability"])
-            if given is None and one["value"] == "allowed":
-                continue  # a rule of words that found nothing
-            owner.append(place)
-            probability.append(1.0 if one["value"] == "violates" and given is None else float(given or "nan"))  # type: ignore[arg-type]
-            severity.append(SEVERITIES.index(one["severity"]))  # type: ignore[arg-type]
-            expressive.append(bool(one.get("expressive")))
-    pairs = Pool(
-        probability=np.array(probability, np.float64),
-        severity=np.array(severity, np.int8),
-        withheld=withheld[np.array(owner, np.intp)],
-        expressive=np.array(expressive, bool),
+    withheld = np.array([is_withheld(row["action"]) for row in rows], bool)
+    owner = np.array([place for place, row in enumerate(rows) for _ in _scored(row)], np.intp)
+    pairs = _pairs([one for row in rows for _, one in _scored(row)], withheld[owner])
+    return _worst_of(pairs, owner, withheld, more)
+
+
+def dearest_rule(row: Mapping[str, Any]) -> str:
+    """The rule of a line whose expected loss is highest; empty where none says anything."""
+    from safety.resolved import is_withheld
+
+    rules = _scored(row)
+    if not rules:
+        return ""
+    loss = expected_loss(_pairs([one for _, one in rules], np.full(len(rules), is_withheld(row["action"]))))
+    return rules[int(loss.argmax())][0]
+
+
+def _scored(row: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """A line's rules, but for those of words that found nothing."""
+    rules: Mapping[str, Mapping[str, Any]] = row["rules"]
+    return [(n, one) for n, one in rules.items() if one["value"] != "allowed" or one["probability"] is not None]
+
+
+def _pairs(rules: Sequence[Mapping[str, Any]], withheld: npt.NDArray[np.bool_]) -> Pool:
+    found = np.full(len(rules), np.nan)
+    for place, one in enumerate(rules):
+        given = one.get("calibrated", one["probability"])
+        if given is not None:
+            found[place] = given
+        elif one["value"] == "violates":
+            found[place] = 1.0
+    return Pool(
+        probability=found,
+        severity=np.array([SEVERITIES.index(one["severity"]) for one in rules], np.int8),
+        withheld=withheld,
+        expressive=np.array([bool(one.get("expressive")) for one in rules], bool),
     )
-    return _worst_of(pairs, np.array(owner, np.intp), withheld, more)
 
 
 def _worst_of(
-    pairs: Pool, owner: npt.NDArray[np.intp], withheld: npt.NDArray[np.bool_], more: Mapping[str, Floats | None]
+    pairs: Pool, owner: npt.NDArray[np.intp], withheld: npt.NDArray[np.bool_], more: Mapping[str, Any]
 ) -> Pool:
     n = len(withheld)
     order = np.lexsort((np.arange(len(owner)), -expected_loss(pairs), owner))
@@ -144,7 +159,7 @@ def _worst_of(
         severity=severity,
         expressive=expressive,
         withheld=withheld,
-        **dict(more),  # type: ignore[arg-type]
+        **more,
     )
 
 

@@ -153,3 +153,38 @@ def test_the_summary_is_one_object(home, whole, capsys):
     )  # fmt: skip
     summary = json.loads(out)
     assert code == 0 and summary["schema_version"] and summary["kept"] == summary["posts"] == 23
+
+
+def test_posts_are_drawn_into_the_queue_with_their_chance_and_nothing_twice(home, whole, capsys):
+    from safety.review.ranking import draw_batch, pool_of
+    from workbench.pipeline import open_project
+    from workbench.store.reviews import review_items
+
+    arguments = [
+        "moderate", str(home / "model"), "--policy", "moderation", "--input", str(home / "posts.jsonl"),
+        "--communities", str(home / "rules.jsonl"), "--chunk", "4", "--min-mass", "1e-9",
+        "--output", str(home / "whole.jsonl"), "--project", str(home / "project"), "--queue", "mods", "--batch", "8",
+    ]  # fmt: skip
+    code, _, err = run(capsys, *arguments)
+    assert code == 0 and "drawn for people" in err, err
+    rows = [json.loads(line) for line in whole[1].splitlines()]
+    draw = draw_batch(pool_of(rows), size=8, seed=0)
+    with open_project(home / "project") as project:
+        items = [one for one in review_items(project.store.database) if one.entry.queue == "mods"]
+    # every text has other words or the same ones but for digits: all 23 are one cluster here
+    assert items and all(one.entry.pi and 0 < one.entry.pi <= 1 and one.entry.stratum for one in items)
+    assert {one.entry.score_version for one in items} == {f"expected_loss, {draw.score_version}"}
+    assert len({one.entry.cluster for one in items}) == 1
+    assert all(one.entry.scores and one.entry.text for one in items)
+    run(capsys, *arguments)
+    with open_project(home / "project") as project:
+        again = [one for one in review_items(project.store.database) if one.entry.queue == "mods"]
+    assert [one.id for one in again] == [one.id for one in items]
+
+
+def test_a_queue_needs_texts_that_can_be_read_again(home, capsys):
+    code, _, err = run(
+        capsys, "moderate", str(home / "model"), "--policy", "moderation", "--queue", "mods",
+        "--project", str(home / "project"),
+    )  # fmt: skip
+    assert code == 2 and "give --input FILE and --output FILE" in err

@@ -52,6 +52,15 @@ def command(
     limit: Annotated[int | None, typer.Option(min=1, help="Posts at most.", rich_help_panel="Posts")] = None,
     chunk: Annotated[int, typer.Option(min=1, help="Posts of one call to the model.", rich_help_panel="Model")] = 128,
     restart: Annotated[bool, typer.Option("--restart", help="Write the output anew.", rich_help_panel="Posts")] = False,
+    queue: Annotated[
+        str | None,
+        typer.Option(help="Draw texts for people into this queue when all are judged.", rich_help_panel="Review"),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Texts to draw.", rich_help_panel="Review")] = 200,
+    ranker: Annotated[
+        str, typer.Option(help="By what people's time is spent.", rich_help_panel="Review")
+    ] = "expected_loss",
+    seed: Annotated[int, typer.Option(help="Of the draw.", rich_help_panel="Review")] = 0,
     engine: Annotated[str | None, typer.Option(help="transformers, vllm or openai.", rich_help_panel="Model")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Model")
@@ -99,10 +108,15 @@ def command(
         dtype=dtype,
         batch_tokens=batch_tokens,
     )
+    home = find_project(project, create=True)
+    draw = None
+    if queue is not None:
+        from workbench.moderation_queue import QueueRequest, check_queue_request
+
+        draw = QueueRequest(name=queue, size=batch, ranker=ranker, seed=seed)
+        check_queue_request(request, draw)
     try:
-        run = moderate(
-            checkpoint, project=find_project(project, create=True), request=request, write=write_line, on_progress=_told
-        )
+        run = moderate(checkpoint, project=home, request=request, write=write_line, on_progress=_told)
     except KeyboardInterrupt:
         kept = "what was written is kept" if output else "nothing is kept without --output"
         say(f"interrupted; {kept}. To go on: {shlex.join(['workbench', *sys.argv[1:]])}")
@@ -112,6 +126,21 @@ def command(
     if output is not None:
         print_json(_summary(run)) if as_json else _print_summary(run)
     _say_costs(run)
+    if draw is not None:
+        _fill(home, request, draw)
+
+
+def _fill(home: Any, request: Any, draw: Any) -> None:
+    from workbench.cli.review import open_queue
+    from workbench.moderation_queue import fill_queue
+
+    work, operator = open_queue(home)
+    found = fill_queue(home, work, operator, request, draw)
+    parts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found.strata.items())
+    say(
+        f"{found.drawn:,} of {found.posts:,} posts drawn for people ({parts}), {found.added:,} of them new in the queue"
+    )
+    say(f"next: workbench review stats --queue {shlex.quote(draw.name)}")
 
 
 def _told(run: "ModerationRun") -> None:

@@ -63,7 +63,7 @@ def test_the_naive_share_of_a_ranked_sample_is_far_off_where_the_estimate_is_not
         weighted.append(estimate_quality(sample, stream).violations.value / len(stream))
         truths.append(truth["violations"] / len(stream))
     assert np.mean(weighted) == pytest.approx(np.mean(truths), abs=0.004)
-    assert np.mean(naive) > 3 * np.mean(truths)
+    assert np.mean(naive) > 1.5 * np.mean(truths)
 
 
 def test_a_census_is_exact():
