@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from safety.review import claiming, people
-from safety.review.labelling import Done
+from safety.review.labelling import Done, checked_key
 from safety.review.people import Actor, Grant, Member, Operator, Role, actor_name, require
 from workbench.errors import ReviewError, RunError
 from workbench.store.anchors import Anchors
@@ -141,6 +141,7 @@ class Membership:
         """Do it under an idempotency key: the same call again gives the same answer."""
         if key is None:
             return self.act(actor, act)
+        checked_key(key)
         who, digest = actor_name(actor), hashlib.sha256(canonical_json(request).encode()).hexdigest()
         table = review_keys.c
 

@@ -25,7 +25,7 @@ from workbench.store.review_schema import (
     review_queues,
     review_slots,
 )
-from workbench.store.reviews import QueueSettings
+from workbench.store.reviews import QueueSettings, is_storable
 
 Reason = Literal["empty", "break", "budget", "opted_out"]
 
@@ -126,7 +126,7 @@ def slot_of(connection: Connection, member: str, token: str) -> sa.RowMapping:
     query = (
         sa.select(slots, lanes.c.queue, lanes.c.kind, lanes.c.category, lanes.c.severity)
         .join(lanes, lanes.c.id == slots.c.lane)
-        .where(slots.c.token == token, slots.c.member == member)
+        .where(slots.c.token == (token if is_storable(token) else ""), slots.c.member == member)
     )
     found = connection.execute(query).mappings().first()
     if found is None or found["state"] not in ("leased", "open"):

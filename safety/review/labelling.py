@@ -89,7 +89,7 @@ def submit(
     events: list[AuditEvent],
 ) -> Submitted:
     """Write a label. See `ReviewQueue.submit`."""
-    key = f"submit:{token}" if key is None else key
+    key = f"submit:{token}" if key is None else checked_key(key)
     request = hashlib.sha256(canonical_json({"token": token, "answer": answer}).encode()).hexdigest()
     before = _label_under(connection, member, key)
     if before is not None:
@@ -185,7 +185,7 @@ def skip(connection: Connection, member: str, token: str, reason: str, now: date
     require(connection, member, act_of(slot["kind"]), slot["queue"])
     item = load_item(connection, slot["item_id"], lock=True)
     _free(connection, item.id, slot["n"], token)
-    row = {"item_id": item.id, "member": member, "reason": reason[:_MAX_NOTE], "at": iso(now)}
+    row = {"item_id": item.id, "member": member, "reason": canonical_json(reason[:_MAX_NOTE]), "at": iso(now)}
     connection.execute(insert(connection, review_skips).on_conflict_do_nothing(), row)
     skipped = connection.scalar(
         sa.select(sa.func.count()).select_from(review_skips).where(review_skips.c.item_id == item.id)
@@ -221,11 +221,18 @@ def send_up(
     )
     if connection.execute(mine.values(state="void", token=None, lease_until=None)).rowcount != 1:
         raise ReviewError("this item is no longer yours; claim the next one", "lease_lost")
-    row = {"item_id": item.id, "member": member, "reason": reason[:_MAX_NOTE], "at": iso(now)}
+    row = {"item_id": item.id, "member": member, "reason": canonical_json(reason[:_MAX_NOTE]), "at": iso(now)}
     connection.execute(insert(connection, review_skips).on_conflict_do_nothing(), row)
     state = escalate(connection, item, now)
     events.append(event("escalate", item, n=slot["n"], given=bool(reason)))
     return Done(item=item.id, state=state)
+
+
+def checked_key(key: str) -> str:
+    """An idempotency key that can be kept. Raises ReviewError: `invalid`."""
+    if not 0 < len(key) <= 200 or not key.isascii() or not key.isprintable():
+        raise ReviewError("an idempotency key has 1 to 200 printable ASCII characters")
+    return key
 
 
 def _free(connection: Connection, item: str, n: int, token: str) -> None:

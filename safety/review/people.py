@@ -20,7 +20,7 @@ from workbench.errors import ReviewError, did_you_mean
 from workbench.store.audit import AuditEvent
 from workbench.store.identity import canonical_json
 from workbench.store.review_schema import review_grants, review_members, review_slots
-from workbench.store.reviews import PLACE
+from workbench.store.reviews import PLACE, is_storable
 
 Role = Literal["viewer", "reviewer", "senior", "policy_editor", "policy_approver", "ml", "admin", "auditor"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -145,6 +145,8 @@ def load_member(connection: Connection, member: str, *, lock: bool = False) -> M
 
 def find_member(connection: Connection, column: Literal["name", "token_sha", "identity"], value: str) -> Member | None:
     """A member that was not removed, by something unique."""
+    if not is_storable(value):
+        return None
     query = sa.select(review_members).where(review_members.c[column] == value, review_members.c.removed_at.is_(None))
     row = connection.execute(query).mappings().first()
     return None if row is None else _member(connection, row)
@@ -162,14 +164,9 @@ def add_member(
     """Make a member or give one that is there more roles and a new token: its id, the token, and what to audit."""
     if not _NAME.match(name):
         raise ReviewError(f"name {name!r}: up to 64 letters, digits and . _ - @ + are expected")
-    if not grants:
-        raise ReviewError(f"{name}: no role; give at least one of {', '.join(ROLES)}")
-    for grant in grants:
-        if grant.role not in ROLES:
-            raise ReviewError(f"role {grant.role!r}: {did_you_mean(grant.role, ROLES)}")
-        for place in (grant.tenant, grant.queue):
-            if place != "*" and not PLACE.match(place):
-                raise ReviewError(f"{place!r}: the name of a tenant or queue, or * for all, is expected")
+    if identity is not None and not is_storable(identity, 320):
+        raise ReviewError(f"{name}: the identity is no name of a person")
+    _check_grants(name, grants)
     token = f"wbr-{secrets.token_urlsafe(32)}"
     values = {"token_sha": token_digest(token), "removed_at": None}
     if identity is not None:
@@ -189,6 +186,17 @@ def add_member(
         connection.execute(sa.insert(review_grants), row)
     document = {"member": member, "name": name, "granted": sorted(map("/".join, fresh_grants)), "token": "new"}
     return member, token, AuditEvent(kind="review.member", actor="", document=document)
+
+
+def _check_grants(name: str, grants: Sequence[Grant]) -> None:
+    if not grants:
+        raise ReviewError(f"{name}: no role; give at least one of {', '.join(ROLES)}")
+    for grant in grants:
+        if grant.role not in ROLES:
+            raise ReviewError(f"role {grant.role!r}: {did_you_mean(grant.role, ROLES)}")
+        for place in (grant.tenant, grant.queue):
+            if place != "*" and not PLACE.match(place):
+                raise ReviewError(f"{place!r}: the name of a tenant or queue, or * for all, is expected")
 
 
 def remove_member(connection: Connection, name: str, *, roles: Sequence[Role] = (), now: str) -> AuditEvent:

@@ -26,6 +26,7 @@ What a page must know:
 Queues are named `tenant/name`; `"default"` alone is `default/default`. Roles are in `safety.review.people`.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -46,11 +47,11 @@ from safety.review.views import Kind, Opinion
 from workbench.errors import ReviewError
 from workbench.store import Project
 from workbench.store.anchors import FILE_NAME, Anchors
-from workbench.store.audit import AuditEvent
+from workbench.store.audit import AuditEvent, AuditRow, audit_rows
 from workbench.store.database import Database
 from workbench.store.identity import canonical_json
 from workbench.store.review_schema import review_guidelines, review_queues
-from workbench.store.reviews import QueueSettings, ReviewEntry, ReviewItem, add_reviews, queue_settings
+from workbench.store.reviews import PLACE, QueueSettings, ReviewEntry, ReviewItem, add_reviews, queue_settings
 
 __all__ = [
     "Answer",
@@ -70,8 +71,16 @@ __all__ = [
 
 
 def queue_id(name: str) -> str:
-    """`tenant/name` of a queue; without a tenant it is that of `default`."""
-    return name if "/" in name else f"default/{name}"
+    """`tenant/name` of a queue; without a tenant it is that of `default`.
+
+    Raises:
+        ReviewError: `invalid`: no name of a queue.
+    """
+    tenant, slash, place = name.rpartition("/")
+    tenant = tenant if slash else "default"
+    if not PLACE.match(tenant) or not PLACE.match(place):
+        raise ReviewError("a queue is named NAME or TENANT/NAME: letters, digits and . _ - in each")
+    return f"{tenant}/{place}"
 
 
 class ReviewQueue(Membership):
@@ -187,6 +196,7 @@ class ReviewQueue(Membership):
             ReviewError: `forbidden`; `too_many`: this person holds too many items in other sessions.
         """
         who, place, moment = actor_name(member), queue_id(queue), moment_of(now)
+        session = hashlib.sha256(canonical_json(session).encode()).hexdigest()[:16] if session else ""
         return self.act(member, lambda c, _: claiming.claim(c, who, place, kind, session, moment), durable=False)
 
     def heartbeat(self, member: Actor, token: str, now: datetime | None = None) -> str:
@@ -312,6 +322,12 @@ class ReviewQueue(Membership):
         with self.database.read() as connection:
             require(connection, actor, "stats", place)
             return overview.stats(connection, place, moment_of(now))
+
+    def audit(self, actor: Actor, *, after: int = 0, limit: int = 100) -> list[AuditRow]:
+        """Rows of the audit behind number `after`. For auditors of everything and the operator."""
+        with self.database.read() as connection:
+            require(connection, actor, "audit", None)
+        return audit_rows(self.database, after=after, limit=min(limit, 1_000))
 
     def queues(self, actor: Actor) -> list[str]:
         """The queues in which somebody has a role."""

@@ -19,7 +19,7 @@ from workbench.errors import ReviewError
 from workbench.store.database import insert
 from workbench.store.identity import canonical_json, read_record
 from workbench.store.review_schema import review_guidelines, review_items, review_labels
-from workbench.store.reviews import QueueSettings, ReviewItem, chance, read_item
+from workbench.store.reviews import QueueSettings, ReviewItem, chance, is_storable, read_item
 
 Kind = Literal["opinion", "adjudication"]
 Decision = Literal["violates", "allowed", "unsure", "cannot_judge"]
@@ -94,7 +94,7 @@ def load_item(connection: Connection, item: str, *, lock: bool = False) -> Revie
     Raises:
         ReviewError: `unknown`.
     """
-    query = sa.select(review_items).where(review_items.c.id == item)
+    query = sa.select(review_items).where(review_items.c.id == (item if is_storable(item) else ""))
     row = connection.execute(query.with_for_update() if lock else query).mappings().first()
     if row is None:
         raise ReviewError(f"item {item[:12]}: not in the queue", "unknown")

@@ -85,6 +85,8 @@ COMMANDS = {
             "add": Command("workbench.cli.review:add", "Put texts into the review queue."),
             "status": Command("workbench.cli.review:status", "Show what waits, is in work and is decided."),
             "verify": Command("workbench.cli.review:verify", "Check the audit, its anchors and the queue's laws."),
+            "agreement": Command("workbench.cli.review:agreement", "Show how far reviewers agree."),
+            "serve": Command("workbench.cli.review:serve", "Serve the queue's HTTP API."),
             "members": Group(
                 "Say who may label, settle, grant and read.",
                 {

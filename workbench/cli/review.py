@@ -168,6 +168,56 @@ def verify(project: ProjectFolder = None, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+def agreement(
+    queue: QueueName = "default",
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    project: ProjectFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far reviewers agree, by category and policy, on known answers, and what hints do to labels.
+
+    Examples:
+        workbench review agreement
+        workbench review agreement --queue acme/history --json
+    """
+    from safety.review.quality import quality
+    from workbench.cli.projects import find_project
+
+    with find_project(project) as home:
+        work, operator = open_queue(home)
+        found = quality(work, operator, queue, seed=seed)
+    if as_json:
+        print_json(found)
+        return
+    columns = [
+        Column("category"),
+        Column("Krippendorff's alpha", right=True),
+        Column("Gwet's AC1", right=True),
+        Column("items", right=True),
+        Column("people", right=True, drop=1),
+        Column("policy", drop=2),
+    ]
+    print_table(
+        columns,
+        [
+            [one.category or "any", _interval(one.alpha), _interval(one.ac1), one.ac1.items, one.ac1.members,
+             one.policy_hash[:12]]
+            for one in found.categories
+        ],
+    )  # fmt: skip
+    say(f"known answers given right: {_interval(found.gold)} (n={found.gold.n})")
+    bias = found.bias
+    counts = f"n={bias.with_hint.n} with, {bias.without.n} without"
+    say(f"agrees with the model, its view shown less not shown: {_interval(bias, 'difference')} ({counts})")
+
+
+def _interval(found: Any, name: str = "value") -> str:
+    value = getattr(found, name)
+    if value is None:
+        return "not known"
+    return f"{value:.2f}" if found.low is None else f"{value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
 def members_add(
     name: Annotated[str, typer.Argument(help="Name of the person or service.")],
     role: Annotated[
@@ -189,10 +239,10 @@ def members_add(
         workbench review members add ana --role reviewer
         workbench review members add sam --role reviewer --role senior --queue acme/history
     """
-    from safety.review.queue import Grant, queue_id
+    from safety.review.queue import Grant
     from workbench.cli.projects import find_project
 
-    tenant, _, place = queue_id(queue).partition("/")
+    tenant, _, place = (queue if "/" in queue else f"default/{queue}").partition("/")
     grants = [Grant(role=one, tenant=tenant, queue=place) for one in role or ["reviewer"]]  # type: ignore[arg-type]
     with find_project(project, create=True) as home:
         work, operator = open_queue(home)
@@ -264,3 +314,33 @@ def members_remove(
         print_json({"name": name, "revoked": role or "all"})
     else:
         say(f"{name}: {'removed; what was held is open again' if not role else 'no longer ' + ', '.join(role)}")
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8001,
+    max_body_kb: Annotated[int, typer.Option(min=1, help="Largest request, kB.")] = 4000,
+    project: ProjectFolder = None,
+) -> None:
+    """Serve the queue's HTTP API; every route but /healthz needs a member's token.
+
+    Behind anything but this machine, put it behind a proxy that speaks TLS: tokens travel in headers.
+
+    Examples:
+        workbench review serve
+        workbench review serve --host 0.0.0.0 --port 9001 --project trust
+    """
+    from workbench.cli.output import print_line
+    from workbench.cli.projects import find_project
+    from workbench.serve.review import create_review_app
+    from workbench.serve.server import run_app
+
+    with find_project(project) as home:
+        work, _ = open_queue(home)
+        app = create_review_app(work, max_bytes=max_body_kb * 1000)
+
+        def on_ready(url: str) -> None:
+            say("routes: /openapi.json; Ctrl-C stops")
+            print_line(f"{url}/review")
+
+        run_app(app, host=host, port=port, grace_s=10.0, on_ready=on_ready)

@@ -130,15 +130,24 @@ def run_server(built: Built, options: ServeOptions, *, on_ready: Callable[[str],
     Raises:
         RunError: the port is taken, or may not be used.
     """
+    run_app(built.app, host=options.host, port=options.port, grace_s=options.grace_s, on_ready=on_ready)
+
+
+def run_app(app: "FastAPI", *, host: str, port: int, grace_s: float, on_ready: Callable[[str], None]) -> None:
+    """Serve an application until SIGINT or SIGTERM; `on_ready` is told its URL, up to `/v1`.
+
+    Raises:
+        RunError: the port is taken, or may not be used.
+    """
     import uvicorn
 
-    listener = _listen(options.host, options.port)
+    listener = _listen(host, port)
     config = uvicorn.Config(
-        built.app,
+        app,
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(options.grace_s)),
+        timeout_graceful_shutdown=max(1, round(grace_s)),
         timeout_keep_alive=30,
         h11_max_incomplete_event_size=64 * 1024,
     )

@@ -241,12 +241,22 @@ def _check(entry: ReviewEntry) -> None:
     for place in (entry.tenant, entry.queue):
         if not PLACE.match(place):
             raise ConfigError(f"{place!r}: up to 64 letters, digits and . _ - name a tenant or queue")
+    for name in ("community", "source", "category", "action", "model", "score_version", "cluster"):
+        if not is_storable(getattr(entry, name)):
+            raise ConfigError(
+                f"{name}: no text that both databases can keep: it holds NUL, a lone surrogate or too much"
+            )
     if entry.stratum not in STRATA:
         raise ConfigError(f"stratum {entry.stratum!r}: {did_you_mean(entry.stratum, STRATA)}")
     if entry.pi is not None and not 0 < entry.pi <= 1:
         raise ConfigError(f"pi {entry.pi}: a probability above 0 and at most 1 is expected")
     if (entry.gold is not None) != (entry.stratum == "gold"):
         raise ConfigError("gold: an item of the stratum gold has a known answer, and no other has one")
+
+
+def is_storable(text: str, longest: int = 1_000) -> bool:
+    """Whether a text fits a plain text column of both databases. Free text goes into columns of JSON instead."""
+    return len(text) <= longest and "\x00" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def opinions_needed(entry: ReviewEntry, key: str, settings: QueueSettings) -> int:
