@@ -13,7 +13,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from safety.review.people import Act, load_member, require
+from safety.review.people import Act, require
 from safety.review.views import ItemView, Kind, item_view, load_item
 from workbench.errors import ReviewError
 from workbench.store.database import insert
@@ -75,8 +75,8 @@ def load_settings(connection: Connection, queue: str) -> QueueSettings:
 
 def claim(connection: Connection, member: str, queue: str, kind: Kind, session: str, now: datetime) -> Claim | Idle:
     """Lease the next slot, or say why there is none. See `ReviewQueue.claim`."""
-    require(connection, member, act_of(kind), queue)
-    person = load_member(connection, member, lock=True)  # two claims of one person wait for each other
+    person = require(connection, member, act_of(kind), queue, lock=True)  # two claims of one person wait in turn
+    assert person is not None
     settings = load_settings(connection, queue)
     sweep(connection, now)
     held = _held(connection, member)

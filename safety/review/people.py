@@ -102,8 +102,10 @@ def actor_name(actor: Actor) -> str:
     return actor.id if isinstance(actor, Member) else actor
 
 
-def require(connection: Connection, actor: Actor, act: Act, queue: str | None) -> Member | None:
+def require(connection: Connection, actor: Actor, act: Act, queue: str | None, *, lock: bool = False) -> Member | None:
     """The member, freshly read; None for the operator. `queue` None: a grant for any queue of any tenant is needed.
+
+    `lock`: what else this member does with a lock waits until the transaction ends.
 
     Raises:
         ReviewError: `forbidden`. It says the same whether the queue is there or not.
@@ -112,7 +114,7 @@ def require(connection: Connection, actor: Actor, act: Act, queue: str | None) -
         if act in OPERATOR_MAY:
             return None
         raise ReviewError(f"{act}: this needs a member with a role; the command line has none", "forbidden")
-    member = load_member(connection, actor.id if isinstance(actor, Member) else actor)
+    member = load_member(connection, actor.id if isinstance(actor, Member) else actor, lock=lock)
     granted = [grant for grant in member.grants if grant.role in PERMITTED[act]]
     if any(grant.tenant == grant.queue == "*" if queue is None else grant.covers(queue) for grant in granted):
         return member
