@@ -35,14 +35,14 @@ class PageRow:
 
 
 DECIDE, PEOPLE, MAKE = "Decide", "People", "Make"
-REVIEWERS = frozenset({"reviewer", "senior"})
 PAGES: tuple[PageRow, ...] = (
     PageRow(name="overview", title="Overview", section=DECIDE, icon=":material/flag:"),
     PageRow(name="compare", title="Compare", section=DECIDE, icon=":material/balance:"),
     PageRow(name="items", title="Items", section=DECIDE, icon=":material/compare_arrows:"),
     PageRow(name="responsible", title="Responsible AI", section=DECIDE, icon=":material/health_and_safety:"),
     PageRow(name="gate", title="Gate", section=DECIDE, icon=":material/gavel:"),
-    PageRow(name="review", title="Review", section=PEOPLE, icon=":material/rate_review:", roles=REVIEWERS),
+    # Open to all who may come in: who may label is known to the queue, which the page asks.
+    PageRow(name="review", title="Review", section=PEOPLE, icon=":material/rate_review:"),
     PageRow(name="queue", title="Queue health", section=PEOPLE, icon=":material/monitoring:"),
     PageRow(name="launch", title="Launch", section=MAKE, icon=":material/play_circle:", roles=frozenset({"ml"})),
     PageRow(name="training", title="Training", section=MAKE, icon=":material/show_chart:"),

@@ -18,15 +18,22 @@ VIEWS = ("evaluation", "runtime", "prompt", "screen", "labels")
 DECISIONS = ("violates", "allowed", "unsure", "cannot_judge", "escalate")
 KEYS: Mapping[str, str] = {
     "a": "allowed",
-    "v": "violates",
-    "n": "unsure",
+    "x": "violates",
+    "d": "unsure",
+    "j": "cannot_judge",
     "s": "skip",
     "e": "escalate",
+    "v": "reveal",
     "u": "undo",
-    "space": "show the text",
-    "p": "show the rule",
+    "g": "rules",
+    "n": "note",
+    "p": "several",
+    "m": "similar",
+    "k": "keep",
+    "b": "stop",
+    "h": "help",
 }
-"""Streamlit keeps `c` and `r` for itself."""
+"""Key -> what it does on the review page; digits choose a category. Streamlit keeps `c` and `r` for itself."""
 
 
 # --- 1. evaluation ----------------------------------------------------------------------------------------------------

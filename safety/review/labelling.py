@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from safety.review.claiming import Claim, act_of, iso, load_settings, slot_of, waiting_behind
 from safety.review.people import require
 from safety.review.settling import (
+    SETTLED,
     categories_of,
     categories_text,
     escalate,
@@ -32,7 +33,7 @@ from workbench.store.audit import AuditEvent
 from workbench.store.database import insert
 from workbench.store.identity import canonical_json
 from workbench.store.review_schema import review_labels, review_skips, review_slots
-from workbench.store.reviews import ReviewItem
+from workbench.store.reviews import INDEPENDENT, ReviewItem
 
 _MAX_NOTE = 4_000
 
@@ -129,6 +130,7 @@ def submit(
         "created_at": iso(now),
     }
     connection.execute(sa.insert(review_labels), row)
+    similar = _similar(connection, item, answer)  # before the next of them is opened
     state = settle(connection, item, now)
     said = {name: row[name] for name in ("n", "kind", "decision", "category", "policy_hash", "hint_shown", "blind")}
     facts = said | {"label": row["id"], "categories": categories_of(row["categories"]), "state": state}
@@ -139,7 +141,7 @@ def submit(
         item=item.id,
         state=state,
         reveal=_reveal(item, state),
-        similar=waiting_behind(connection, item.entry) if state == "decided" else 0,
+        similar=similar if state == "decided" else 0,
     )
 
 
@@ -264,6 +266,13 @@ def _replay(connection: Connection, label: sa.RowMapping, request: str) -> Submi
 
 def _reveal(item: ReviewItem, state: str) -> ModelView | None:
     return None if item.blind and state == "open" else model_view(item)
+
+
+def _similar(connection: Connection, item: ReviewItem, answer: Answer) -> int:
+    """How many near-duplicates the label could be applied to, once it decides."""
+    if item.entry.stratum in INDEPENDENT or answer.decision not in SETTLED:
+        return 0
+    return waiting_behind(connection, item.entry)
 
 
 def _was_revealed(connection: Connection, item: ReviewItem, n: int) -> bool:

@@ -1,5 +1,6 @@
 """Numbers about a queue and a person's day, and what a ranker writes into it. Knows rows; no label is made here."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from sqlalchemy import Connection
 
 from safety.review.claiming import exposure, iso, load_settings
 from safety.review.people import Member
+from safety.review.views import Decision, Kind, guideline, load_item
 from workbench.errors import ReviewError
 from workbench.store.identity import canonical_json
 from workbench.store.review_schema import (
@@ -74,6 +76,25 @@ class Stats:
     """Leases that have ended and that nobody has taken yet."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnLabel:
+    """A label that a person gave and may still want back."""
+
+    label: str
+    item: str
+    kind: Kind
+    decision: Decision
+    category: str
+    categories: tuple[str, ...]
+    state: str
+    """What the item is now."""
+    severity: str
+    text: str | None
+    titles: Mapping[str, str]
+    """Category -> its title in the policy it was labelled under."""
+    created_at: str
+
+
 def progress(connection: Connection, member: Member, queue: str, now: datetime) -> Progress:
     """See `ReviewQueue.progress`. Costs the same however large the queue is."""
     settings, labels = load_settings(connection, queue), review_labels.c
@@ -132,6 +153,42 @@ def stats(connection: Connection, queue: str, now: datetime) -> Stats:
         labels_last_day=int(connection.scalar(recent) or 0),
         expired=int(connection.scalar(late) or 0),
     )
+
+
+def own_labels(connection: Connection, member: Member, queue: str, limit: int) -> list[OwnLabel]:
+    """See `ReviewQueue.own_labels`."""
+    labels = review_labels.c
+    query = sa.select(review_labels).where(
+        labels.member == member.id, labels.queue == queue, labels.retracted_at.is_(None)
+    )
+    rows = connection.execute(query.order_by(labels.created_at.desc(), labels.id).limit(limit)).mappings().all()
+    rules = {hash_: guideline(connection, hash_)[1] for hash_ in {row["policy_hash"] for row in rows}}
+    found = []
+    for row in rows:
+        item = load_item(connection, row["item_id"])
+        found.append(
+            OwnLabel(
+                label=row["id"],
+                item=item.id,
+                kind=row["kind"],
+                decision=row["decision"],
+                category=row["category"],
+                categories=tuple(json.loads(row["categories"])),
+                state=item.state,
+                severity=item.entry.severity,
+                text=item.entry.text,
+                titles={rule.category: rule.title for rule in rules[row["policy_hash"]]},
+                created_at=row["created_at"],
+            )
+        )
+    return found
+
+
+def categories(connection: Connection, queue: str) -> list[str]:
+    """The categories that a queue's texts were ever asked about."""
+    lanes = review_lanes.c
+    found = connection.scalars(sa.select(lanes.category).where(lanes.queue == queue, lanes.category != "").distinct())
+    return sorted(found)
 
 
 def queues_of(connection: Connection, items: Sequence[str]) -> list[str]:

@@ -41,7 +41,7 @@ from safety.review import claiming, labelling, overview, people, settling, views
 from safety.review.acts import Joined, Membership, iso_of, moment_of
 from safety.review.claiming import Claim, Idle
 from safety.review.labelling import Answer, Done, Submitted
-from safety.review.overview import Progress, Rescore, Stats
+from safety.review.overview import OwnLabel, Progress, Rescore, Stats
 from safety.review.people import Actor, Grant, Member, Operator, actor_name, require
 from safety.review.views import Kind, Opinion
 from workbench.errors import ReviewError
@@ -62,6 +62,7 @@ __all__ = [
     "Joined",
     "Member",
     "Operator",
+    "OwnLabel",
     "Progress",
     "Rescore",
     "ReviewQueue",
@@ -334,6 +335,21 @@ class ReviewQueue(Membership):
         with self.database.read() as connection:
             found = connection.scalars(sa.select(review_queues.c.id).order_by(review_queues.c.id))
             return [queue for queue in found if people.may(connection, actor, "stats", queue)]
+
+    def own_labels(self, member: Actor, queue: str = "default", limit: int = 10) -> list[OwnLabel]:
+        """A person's last labels that stand, the newest first: what `undo` may take back."""
+        place = queue_id(queue)
+        with self.database.read() as connection:
+            person = require(connection, member, "label", place)
+            assert person is not None
+            return overview.own_labels(connection, person, place, limit)
+
+    def categories(self, actor: Actor, queue: str = "default") -> list[str]:
+        """The categories of a queue's texts: what somebody may want not to be shown."""
+        place = queue_id(queue)
+        with self.database.read() as connection:
+            require(connection, actor, "stats", place)
+            return overview.categories(connection, place)
 
     # How an act is done -----------------------------------------------------------------------------------------------
 
