@@ -77,6 +77,11 @@ def sign_in() -> Person | None:
     return found
 
 
+def go_by(name: str) -> None:
+    """Take a name, in local mode; only from a callback, as the field of the name is drawn before the page."""
+    st.session_state[_NAME] = name
+
+
 def _person(name: str, roles: Iterable[str], *, is_local: bool) -> Person:
     allowed = frozenset(roles)
     if options().read_only:

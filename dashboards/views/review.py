@@ -13,7 +13,7 @@ import streamlit as st
 from dashboards import data, show
 from dashboards import review_parts as parts
 from dashboards import review_words as words
-from dashboards.access import Person, person
+from dashboards.access import Person, go_by, person
 from dashboards.options import options
 from dashboards.review_session import KEY, SEVERE, Desk
 from dashboards.show import Command
@@ -22,7 +22,7 @@ from safety.review.views import Kind
 from workbench.errors import ReviewError
 
 QUESTION = "What is the right verdict here?"
-FILL = "workbench moderate CHECKPOINT --policy POLICY --input posts.jsonl --queue"
+FILL = "workbench review add posts.jsonl --policy default"
 _ADD = "workbench review members add "
 _OPERATOR = Operator(name="dashboard")
 _SESSION = re.compile(r"^[0-9a-f]{8}$")
@@ -43,7 +43,7 @@ def page() -> None:
         show.question(QUESTION, "Nothing waits for a verdict: this project has no queue yet.")
         show.empty(
             "There are no texts to review. A queue is made when the first text is put into it.",
-            Command(why="Moderate texts, and send the doubtful ones to people:", line=FILL),
+            Command(why="Put texts before people, with the rules of a policy:", line=FILL),
         )
         return
     member = _member(queue, who)
@@ -91,13 +91,26 @@ def _member(queue: ReviewQueue, who: Person) -> Member | None:
     try:
         return queue.local_member(who.name) if who.is_local else queue.sign_in_as(who.name)
     except ReviewError:
-        name = words.reveal_line(who.name)
-        show.question(QUESTION, "You are signed in, but no reviewer of this project is known by that name.")
-        show.empty(
-            "Choose your own name at the side, or let somebody add you." if who.is_local else "Let somebody add you.",
-            Command(why="At the machine of this project:", line=_ADD + name),
-        )
+        _stranger(queue, who)
         return None
+
+
+def _stranger(queue: ReviewQueue, who: Person) -> None:
+    """Somebody whom the queue does not know: in local mode they say who they are."""
+    name = words.reveal_line(who.name)
+    known = [one.name for one in queue.members(_OPERATOR) if one.removed_at is None] if who.is_local else []
+    if known:
+        show.question(QUESTION, f"No reviewer of this project is called {name}. Who are you?")
+        with st.container(horizontal=True):
+            for number, one in enumerate(known[:9], 1):
+                st.button(words.escape(one), shortcut=str(number), key=f"as-{one}", on_click=go_by, args=(one,))
+        if len(known) > 9:
+            st.text("Others write their name at the side.")
+    else:
+        show.question(QUESTION, "You are signed in, but no reviewer of this project is known by that name.")
+    show.empty(
+        "A new reviewer is added by whoever runs this project.", Command(why="At its machine:", line=_ADD + name)
+    )
 
 
 def _join(name: str) -> None:

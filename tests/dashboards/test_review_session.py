@@ -29,7 +29,11 @@ class Room:
         return START + timedelta(seconds=self.passed_s)
 
     def desk(self, member: Member, **options: Any) -> Desk:
-        values = {"place": "default/default", "kind": "opinion", "session": f"s{len(self.desks)}"} | options
+        values: dict[str, Any] = {
+            "place": "default/default",
+            "kind": "opinion",
+            "session": f"s{len(self.desks)}",
+        } | options
         made = Desk(queue=self.queue, member=member, clock=lambda: self.passed_s, now=self.now, **values)
         self.desks.append(made)
         return made

@@ -83,6 +83,7 @@ COMMANDS = {
         "Put texts before people, and keep what they say.",
         {
             "add": Command("workbench.cli.review:add", "Put texts into the review queue."),
+            "open": Command("workbench.cli.dashboard:review_command", "Open the page on which people label."),
             "status": Command("workbench.cli.review:status", "Show what waits, is in work and is decided."),
             "verify": Command("workbench.cli.review:verify", "Check the audit, its anchors and the queue's laws."),
             "agreement": Command("workbench.cli.review:agreement", "Show how far reviewers agree."),

@@ -19,20 +19,24 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 _START_S, _STOP_S = 60.0, 5.0
 
 
+ProjectFolder = Annotated[
+    Path | None, typer.Option(help="Project folder (default: the nearest).", rich_help_panel="Project")
+]
+Host = Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel="Server")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", rich_help_panel="Server")]
+OpenBrowser = Annotated[
+    bool, typer.Option("--open/--no-open", help="Open the page where a desktop is.", rich_help_panel="Server")
+]
+
+
 def command(
-    project: Annotated[
-        Path | None, typer.Option(help="Project folder (default: the nearest).", rich_help_panel="Project")
-    ] = None,
+    project: ProjectFolder = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Nobody may start or change anything.", rich_help_panel="Project")
     ] = False,
-    host: Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel="Server")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", rich_help_panel="Server")
-    ] = 8501,
-    open_browser: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open the page where a desktop is.", rich_help_panel="Server")
-    ] = True,
+    host: Host = "127.0.0.1",
+    port: Port = 8501,
+    open_browser: OpenBrowser = True,
 ) -> None:
     """Show the project in a browser: what may ship and why not, what changed, who decided; start runs from there.
 
@@ -44,6 +48,27 @@ def command(
         workbench dashboard --project demo --port 0 --no-open
         workbench dashboard --read-only
     """
+    show_pages(project, read_only=read_only, host=host, port=port, open_browser=open_browser)
+
+
+def review_command(
+    project: ProjectFolder = None, host: Host = "127.0.0.1", port: Port = 8501, open_browser: OpenBrowser = True
+) -> None:
+    """Open the page on which people label the texts of the review queue, by keyboard, one at a time.
+
+    It is a page of `workbench dashboard`, and listens as that does. docs/labelling.md is its guide.
+
+    Examples:
+        workbench review open
+        workbench review open --project demo --port 0 --no-open
+    """
+    show_pages(project, read_only=False, host=host, port=port, open_browser=open_browser, page="/review")
+
+
+def show_pages(
+    project: Path | None, *, read_only: bool, host: str, port: int, open_browser: bool, page: str = ""
+) -> None:
+    """Run the server until it is stopped; `page` is the address of the one to begin with."""
     from workbench.cli.projects import find_project
     from workbench.errors import ConfigError
 
@@ -66,10 +91,10 @@ def command(
         url = f"http://{f'[{host}]' if ':' in host else host}:{chosen}"
         _wait_until_ready(process, url)
         say(f"{root.name} by Streamlit; Ctrl-C stops")
-        print_line(url)
+        print_line(url + page)
         sys.stdout.flush()
         if open_browser and _has_desktop():
-            typer.launch(url)
+            typer.launch(url + page)
         process.wait()
     except KeyboardInterrupt:
         pass

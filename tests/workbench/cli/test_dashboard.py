@@ -15,15 +15,20 @@ from workbench.cli.dashboard import server_command
 from workbench.store import Project
 
 
-def test_it_serves_until_it_is_stopped_and_leaves_no_process_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "page"), [(["dashboard"], ""), (["review", "open"], "/review")])
+def test_it_serves_until_it_is_stopped_and_leaves_no_process_behind(
+    tmp_path: Path, command: list[str], page: str
+) -> None:
     Project.init(tmp_path / "p").close()
-    words = [sys.executable, "-m", "workbench.cli", "dashboard", "--project", str(tmp_path / "p")]
+    words = [sys.executable, "-m", "workbench.cli", *command, "--project", str(tmp_path / "p")]
     process = subprocess.Popen(
         [*words, "--port", "0", "--no-open"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
         url = next(line for line in process.stdout if line.startswith("http://127.0.0.1:")).strip()
+        assert url.endswith(page)
+        url = url.removesuffix(page)
         with urllib.request.urlopen(f"{url}/_stcore/health", timeout=10) as answer:
             assert answer.status == 200
     finally:
