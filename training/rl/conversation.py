@@ -13,6 +13,11 @@ from training.rl.episodes import Strand
 from workbench.errors import ConfigError
 
 Message = dict[str, Any]
+TOOLS = (
+    'You may call tools. Write a call as <tool_call>{"name": ..., "arguments": {...}}</tool_call> and wait for its '
+    "<tool_response>. Answer without a call when you are done. The tools:"
+)
+"""What a policy is told of tools whose chat template knows none (the form of Hermes and Qwen)."""
 STAND_IN = "0"
 """Content of an answer whose tokens are known, where only what follows it is rendered."""
 
@@ -30,8 +35,22 @@ class Template:
                 "tokenizer_config.json"
             )
 
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the template itself can say which tools there are."""
+        return "tools" in str(self.tokenizer.chat_template)
+
+    def shown(self, message: Message) -> Message:
+        """A message as the template takes it: to one that knows no tools, a tool's answer is what a user says."""
+        content = text_of(message)
+        if message.get("role") == "tool" and not self.knows_tools:
+            return {"role": "user", "content": f"<tool_response>{content}</tool_response>"}
+        return {**message, "content": content}
+
     def opening(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """A conversation from its beginning, up to where the policy speaks."""
+        if tools and not self.knows_tools:
+            messages, tools = with_tools(messages, tools), ()
         return self._ids(self._render(messages, tools, opens=True))
 
     def going_on(self, drawn: Sequence[int], new: Sequence[Message]) -> list[int]:
@@ -82,22 +101,21 @@ class Conversation:
             same(one, other) for one, other in zip(self.messages, messages[:said], strict=True)
         )
 
+    def upcoming(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Tokens that the policy is told by the whole conversation so far, beyond those that it knows."""
+        new = [self.template.shown(one) for one in messages[len(self.messages) :]]
+        return self.template.going_on(self._last, new) if self.messages else self.template.opening(new, tools)
+
     def tell(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> None:
         """Take in the whole conversation so far, of which what was said here is the beginning."""
-        new = list(messages[len(self.messages) :])
-        if not self.messages:
-            self.strand.tell(self.template.opening(new, tools))
-        else:
-            self.strand.tell(self.template.going_on(self._last, new))
-        self.messages.extend(new)
+        self.strand.tell(self.upcoming(messages, tools))
+        self.messages.extend(messages[len(self.messages) :])
 
-    def draw(self, tokens: Sequence[int], logprobs: Sequence[float], text: str) -> Message:
-        """Take in the policy's answer; returns it as a message."""
+    def draw(self, tokens: Sequence[int], logprobs: Sequence[float], answer: str | Message) -> None:
+        """Take in the policy's answer, as text or as the message that others are shown."""
         self.strand.draw(tokens, logprobs)
         self._last = list(tokens)
-        answer: Message = {"role": "assistant", "content": text}
-        self.messages.append(answer)
-        return answer
+        self.messages.append({"role": "assistant", "content": answer} if isinstance(answer, str) else answer)
 
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -105,9 +123,23 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return _plain(one) == _plain(other)
 
 
-def _plain(message: Mapping[str, Any]) -> str:
+def text_of(message: Mapping[str, Any]) -> str:
+    """What a message says; OpenAI's parts are put together."""
     content = message.get("content")
-    if isinstance(content, list):  # OpenAI's parts
+    if isinstance(content, list):
         content = "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    return str(content or "")
+
+
+def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """The conversation with a first message that says which tools there are, and how they are called."""
+    told = "\n".join([TOOLS, *(json.dumps(tool) for tool in tools)])
+    first, rest = messages[0], list(messages[1:])
+    if first.get("role") == "system":
+        return [{"role": "system", "content": f"{text_of(first)}\n\n{told}"}, *rest]
+    return [{"role": "system", "content": told}, first, *rest]
+
+
+def _plain(message: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in message.items() if value and key in ("role", "name", "tool_call_id")}
-    return json.dumps({**kept, "content": content or ""}, sort_keys=True)
+    return json.dumps({**kept, "content": text_of(message)}, sort_keys=True)

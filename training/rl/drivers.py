@@ -112,15 +112,14 @@ class _Act:
     def take(self, drawn: Drawn, *, last: bool) -> None:
         self.talk.draw(drawn.tokens, drawn.logprobs, drawn.text)
         self.episode.turns += 1
-        if drawn.cut:  # half a call says nothing
-            self.episode.truncated = True
+        self.episode.truncated |= drawn.cut
         turn = self._guarded(lambda: self.environment.step(drawn.text))
         if turn is None:
             return
         for name, value in turn.rewards.items():
             self.episode.posted[name] = self.episode.posted.get(name, 0.0) + float(value)
-        if turn.done or last or drawn.cut:
-            self.end(cut=drawn.cut)
+        if turn.done or last:
+            self.end(cut=False)
         else:
             self.talk.tell([*self.talk.messages, *turn.messages])
 

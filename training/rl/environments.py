@@ -1,8 +1,8 @@
 """Environments in this process: what answers the policy, and tools it may call. Knows text; knows no model.
 
 A tool is a typed Python function; what the policy is told of it comes from its signature and docstring. Calls are
-written as `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` (the form of Hermes and Qwen) and answered by
-`<tool_response>...</tool_response>`, as text of ordinary messages, so that any chat template will do.
+written as `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` and answered by `<tool_response>`, as text of
+ordinary messages, so that any chat template will do.
 """
 
 import inspect
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import regex
 
+from training.rl.conversation import with_tools
 from workbench.registry import Registry
 
 CALL = regex.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", regex.DOTALL)
@@ -99,10 +100,7 @@ class ToolEnvironment:
     """
 
     tools: Sequence[Callable[..., Any]] = ()
-    instructions = (
-        'You may call tools. Write a call as <tool_call>{"name": ..., "arguments": {...}}</tool_call> and wait for '
-        "its <tool_response>. Answer without a call when you are done. The tools:"
-    )
+    """Typed functions or methods."""
 
     def begin(self, row: Mapping[str, Any]) -> None:
         """Set the episode up."""
@@ -114,20 +112,21 @@ class ToolEnvironment:
     def reset(self, row: Mapping[str, Any], messages: list[Message]) -> list[Message]:
         """As in Environment."""
         self.begin(row)
-        told = "\n".join(json.dumps(describe_tool(tool)) for tool in self.tools)
-        return [{"role": "system", "content": f"{self.instructions}\n{told}"}, *messages]
+        self._graded = False
+        return with_tools(messages, [describe_tool(tool) for tool in self.tools])
 
     def step(self, answer: str) -> Turn:
         """As in Environment."""
         calls = read_calls(answer)
         if not calls:
+            self._graded = True
             return Turn(done=True, rewards=self.grade(answer))
         told = [f"<tool_response>{self._run(call)}</tool_response>" for call in calls]
         return Turn(messages=[{"role": "user", "content": "\n".join(told)}])
 
     def close(self) -> Mapping[str, float]:
-        """As in Environment."""
-        return {}
+        """As in Environment: whoever was cut off before an answer has given none."""
+        return {} if self._graded else self.grade("")
 
     def _run(self, call: Call) -> str:
         known = {tool.__name__: tool for tool in self.tools}  # pyright: ignore[reportFunctionMemberAccess]

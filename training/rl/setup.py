@@ -44,7 +44,7 @@ def build_collector(
         if options.orchestrator is not None:
             from training.rl.gateway import OrchestratedDriver
 
-            return OrchestratedDriver(policy, options, run=run.recipe.recipe)
+            return OrchestratedDriver(policy, options, run=run.recipe.recipe, folder=run.folder)
         if options.environment:
             build = environments.get(options.environment)
             return EnvironmentDriver(policy, options, lambda: build(**options.environment_options))
