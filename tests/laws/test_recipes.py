@@ -23,6 +23,8 @@ STAGES = {
     "sft-safety",
     "rl-grpo",
     "rl-grpo-lora",
+    "rl-tools",
+    "rl-policy",
 }
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% if m['role'] == 'assistant' %}</s>{% endif %}"
@@ -38,6 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     asked = [f"What does part {i} of the body do?" for i in range(40)]
     rows: dict[str, list[dict[str, Any]]] = {
         "questions": [{"question": q, "answer": str(i)} for i, q in enumerate(asked)],
+        "boxes": [{"question": q, "boxes": {"red": i, "blue": 2}, "answer": i + 2} for i, q in enumerate(asked)],
+        "policy-prompts": [{"prompt": q, "category": "violence" if i % 2 else ""} for i, q in enumerate(asked)],
         "pairs": [{"prompt": q, "completion": f"It does its work {q}"} for q in asked],
         "conversations": [
             {"messages": [{"role": "user", "content": f"And {q}"}, {"role": "assistant", "content": "Much."}]}
