@@ -79,7 +79,7 @@ def fill_and_label(project: Project, rows: list[dict[str, Any]]) -> None:
     entries = []
     for row in rows:
         sha = hashlib.sha256(row["text"].encode()).hexdigest()
-        explores = int(sha[:8], 16) / 2**32 < EXPLORATION
+        explores = int(hashlib.sha256(f"draw {sha}".encode()).hexdigest()[:8], 16) / 2**32 < EXPLORATION
         entries.append(
             ReviewEntry(
                 tenant="default",
