@@ -63,9 +63,11 @@ class ResumableLines:
             raise RunError(told) from None
 
     def _check(self) -> None:
-        found = _read_header(self._header_path)
+        is_empty = not self.path.exists() or not self.path.stat().st_size
+        # without a line there is nothing to go on with: whoever took the file away begins anew
+        found = None if is_empty else _read_header(self._header_path)
         if found is None:
-            if self.path.exists() and self.path.stat().st_size:
+            if not is_empty:
                 raise ConfigError(
                     f"{self.path}: exists, and nothing tells what its lines came from; name another --output, or write "
                     "it anew with --restart"

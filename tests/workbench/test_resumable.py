@@ -54,3 +54,11 @@ def test_a_line_that_is_no_json_is_named(tmp_path):
         file.write("oh\n")
     with pytest.raises(ConfigError, match=r"out\.jsonl:2: no JSON"):
         list(ResumableLines(tmp_path / "out.jsonl", HEADER).lines())
+
+
+def test_a_file_that_was_taken_away_is_begun_anew(tmp_path):
+    ResumableLines(tmp_path / "out.jsonl", HEADER).append([{"id": "1"}])
+    (tmp_path / "out.jsonl").unlink()
+    other = ResumableLines(tmp_path / "out.jsonl", HEADER | {"chunk": 3})
+    other.append([{"id": "2"}])
+    assert list(ResumableLines(tmp_path / "out.jsonl", HEADER | {"chunk": 3}).lines()) == [{"id": "2"}]

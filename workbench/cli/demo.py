@@ -20,6 +20,10 @@ BITS, DTYPE = 3, "float16"
 SUITES = ("sample-domain", "sample-general")
 PAGE = "decision.html"
 POLICY = "default"
+MODERATION = "moderation"
+MIN_MASS = 0.05
+"""The demo's model was never taught to answer in one of two words; at the usual 0.90 nothing could be scored."""
+BATCH = 12
 
 
 def command(
@@ -31,7 +35,8 @@ def command(
     Fetches SmolLM2-135M-Instruct and fine-tunes it by demo/recipe.yaml on a shop's messages, blended with general
     answers; evaluates what came of it on messages it never saw and on general questions, and decides. Then it stores a
     copy of the weights in another type and one rounded to 3 bits and decides on these. At last the harmless copy is
-    held against a policy: it forgot nothing, but may it be served? All data is part of this package. Killed and run
+    held against a policy: it forgot nothing, but may it be served? And two dozen posts are moderated; what the model is
+    in doubt about waits in a review queue. All data is part of this package. Killed and run
     again, it goes on where it stopped and is answered from what was kept.
 
     Examples:
@@ -56,13 +61,21 @@ def command(
             "--policy",
             POLICY,
             "--prompts",
-            str(write_prompts(folder)),
+            str(copy_sample(folder, "prompts.jsonl")),
             "--attacks",
             "none",
             *option,
         ]
     )
     _run(["gate", harmless.name, "--baseline", MODEL, "--policy", POLICY, *option])
+    # What the model is in doubt about goes to people, the dearest doubt first.
+    posts = copy_sample(folder, "posts.jsonl")
+    words = ["moderate", MODEL, "--policy", MODERATION, "--input", str(posts), "--min-mass", str(MIN_MASS)]
+    _run([*words, "--output", str(folder / "moderated.jsonl"), "--queue", "default", "--batch", str(BATCH), *option])
+    _run(["review", "status", *option])
+    where = shlex.quote(str(folder))
+    say(f"\nlabel what waits:  workbench review open --project {where}")
+    say(f"see all of it:     workbench dashboard --project {where}")
 
 
 def write_recipe(folder: Path) -> Path:
@@ -76,11 +89,11 @@ def write_recipe(folder: Path) -> Path:
     return folder / "recipe.yaml"
 
 
-def write_prompts(folder: Path) -> Path:
-    """Questions that the policy's assessment asks, harmful and harmless ones, for the user to change."""
+def copy_sample(folder: Path, name: str) -> Path:
+    """Questions that the policy's assessment asks, or posts to moderate, for the user to read and to change."""
     import safety
 
-    path = folder / "prompts.jsonl"
+    path = folder / name
     if not path.exists():
         shutil.copy(Path(safety.__file__).parent / "samples" / path.name, path)
     return path
