@@ -140,7 +140,7 @@ def _fill(home: Any, request: Any, draw: Any) -> None:
     say(
         f"{found.drawn:,} of {found.posts:,} posts drawn for people ({parts}), {found.added:,} of them new in the queue"
     )
-    say(f"next: workbench review status --queue {shlex.quote(draw.name)}")
+    say(f"next: workbench review status {shlex.quote(draw.name)}")
 
 
 def _told(run: "ModerationRun") -> None:

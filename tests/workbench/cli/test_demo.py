@@ -67,13 +67,22 @@ def first(home):
 
 def test_the_demo_trains_evaluates_and_decides_by_commands_that_anyone_could_type(home, first):
     commands = [line.removeprefix("$ workbench ").split()[0] for line in first[1].splitlines() if line.startswith("$ ")]
-    assert commands == ["train", "eval", "gate", "gate", "compare", "assess", "gate"]
+    assert commands == ["train", "eval", "gate", "gate", "compare", "assess", "gate", "moderate", "review"]
     assert first[1].count("exit code ") == 4
     assert (home / "demo" / "decision.html").is_file()
 
 
+def test_the_demo_fills_a_ranked_queue_from_the_models_own_doubt_and_says_how_to_open_it(home, first):
+    from safety.review.queue import Operator, ReviewQueue
+
+    stats = ReviewQueue.open(Project.open_or_init(home / "demo")).stats(Operator(name="test"), "default")
+    assert stats.items["open"] > 0
+    assert "workbench review open --project demo" in first[1]
+    assert "workbench dashboard --project demo" in first[1]
+
+
 def test_the_demo_ends_in_a_decision_for_each_checkpoint(first):
-    trained, evaluated, harmless, damaged, compared, _, _ = objects(first[0])
+    trained, evaluated, harmless, damaged, compared, *_ = objects(first[0])
     assert trained["decision"]["checkpoint"]["name"].startswith("demo")
     names = [gate["decision"]["checkpoint"]["name"] for gate in (harmless, damaged)]
     assert names == ["smollm2-float16", "smollm2-3bit"]
