@@ -40,7 +40,7 @@ from studies.experiment import (
 from workbench.pipeline import EvaluationRequest, resolve_checkpoint
 from workbench.store import Project
 
-TAKES = "about 30 minutes on two quiet cores"
+TAKES = "about an hour on one core"
 SUITES = ROOT / "studies" / "suites"
 RECIPE = ROOT / "studies" / "recipes" / "medical.yaml"
 REVIEW = "## Chapter Review"
