@@ -159,9 +159,7 @@ def run(folder: Path, *, quick: bool) -> None:
     found = read_found(folder)
     fill_and_label(project, rows)
     say(f"{len(rows)} texts labelled")
-    request = ImproveRequest(
-        policy="two-rules", start=START, twins=False, overrides=("tokens=400",) if quick else ()
-    )
+    request = ImproveRequest(policy="two-rules", start=START, twins=False, overrides=("tokens=400",) if quick else ())
 
     def step(seen: Any) -> None:
         say(f"step {seen.step}/{seen.steps} loss {seen.loss}")
