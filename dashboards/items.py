@@ -58,6 +58,13 @@ def flip_index(comparison: Comparison) -> FlipIndex:
 
 def flips_at(comparison: Comparison, index: FlipIndex, chosen: Sequence[int]) -> list[Flip]:
     """Some flips, read whole, in the order given."""
+    return _flips_at(str(options().project), comparison.id, tuple(chosen), _of=(comparison, index))
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _flips_at(root: str, identity: str, chosen: tuple[int, ...], _of: tuple[Comparison, FlipIndex]) -> list[Flip]:
+    del root, identity
+    comparison, index = _of
     baseline, candidate = _sides(comparison)
     found: dict[int, Flip] = {}
     for number, moved in enumerate(index.moved):

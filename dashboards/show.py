@@ -107,7 +107,7 @@ def empty(what: str, *commands: Command) -> None:
 
 def next_step(command: Command) -> None:
     """The command that comes next."""
-    st.subheader("Next", anchor=False)
+    st.header("Next", anchor=False)
     st.text(command.why)
     st.code(command.line, language="bash")
 

@@ -65,7 +65,7 @@ def _answer(comparison: Comparison) -> str:
 
 
 def _tasks(comparison: Comparison) -> None:
-    st.subheader("Paired differences", anchor=False)
+    st.header("Paired differences", anchor=False)
     half = "" if comparison.part == "all" else f" On the half of the items called {comparison.part}."
     st.text(f"{wording.interval_level(comparison)} intervals over the items that both answered.{half}")
     show.chart(charts.change_plot(comparison), name="differences")
@@ -78,7 +78,7 @@ def _tasks(comparison: Comparison) -> None:
 
 
 def _all(comparison: Comparison, total: int) -> None:
-    st.subheader("All checkpoints", anchor=False)
+    st.header("All checkpoints", anchor=False)
     same = st.toggle("Only against the same baseline", value=False, key="same", bind="query-params")
     asked = {"baseline": comparison.baseline_checkpoint.fingerprint} if same else {}
     points = data.browse("comparison", limit=POINTS, **asked)
@@ -121,7 +121,7 @@ def _steps(comparison: Comparison) -> None:
     along = data.trajectory(run, comparison.baseline_checkpoint.fingerprint) if run else ()
     if len(along) < 2:
         return
-    st.subheader("Over the steps of its run", anchor=False)
+    st.header("Over the steps of its run", anchor=False)
     last = {task.task: task for _, one in along for task in one.tasks if task.difference is not None and task.margin}
     size = {name: abs(one.difference.value / one.margin) for name, one in last.items() if one.difference}
     names = sorted(size, key=lambda name: -size[name])
@@ -132,7 +132,7 @@ def _steps(comparison: Comparison) -> None:
 
 
 def _recipes(comparison: Comparison) -> None:
-    st.subheader("What differs in how they were made", anchor=False)
+    st.header("What differs in how they were made", anchor=False)
     sides = [(one.name, _made(one.run)) for one in (comparison.baseline_checkpoint, comparison.candidate_checkpoint)]
     reports = [data.report(one).settings for one in (comparison.baseline, comparison.candidate)]
     rows = differences(_flat(sides[0][1]), _flat(sides[1][1]), "recipe")

@@ -35,7 +35,7 @@ def page() -> None:
     told = f" {len(overridden)} rules are overridden by named people." if overridden else " Nobody overrode a rule."
     with top:
         show.question(QUESTION, f"{show.decision_answer(decision)}{told}", OUTCOMES[decision.outcome])
-    st.subheader("Rules", anchor=False)
+    st.header("Rules", anchor=False)
     tasks = {task.task: task for task in comparison.tasks} if comparison else {}
     order = {"fail": 0, "hold": 1, "pass": 2}
     ordered = sorted(decision.rules, key=lambda rule: (not rule.required, order[rule.outcome]))
@@ -53,7 +53,7 @@ def _describe(row: Summary) -> str:
 
 
 def _overrides(decision: Decision) -> None:
-    st.subheader("Signed overrides", anchor=False)
+    st.header("Signed overrides", anchor=False)
     rules = [rule for rule in decision.rules if rule.overridden]
     if not rules:
         st.text("None. A rule can be overridden by a person who signs for it:")
@@ -96,7 +96,7 @@ def _evidence(decision: Decision) -> None:
 
 
 def _history() -> None:
-    st.subheader("History", anchor=False)
+    st.header("History", anchor=False)
     outcome = st.selectbox(
         "Outcome", ["", *OUTCOMES], format_func=lambda one: show.word(one) if one else "all", key="outcome",
         bind="query-params",
@@ -116,7 +116,7 @@ def _history() -> None:
     )
     signed = data.overrides()
     if signed:
-        st.subheader("Overrides in the audit", anchor=False)
+        st.header("Overrides in the audit", anchor=False)
         told = [
             {
                 "when": show.moment(row.at),

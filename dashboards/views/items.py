@@ -10,7 +10,7 @@ from dashboards.access import person
 from dashboards.items import FlipIndex, flip_index, flips_at, rows_with, word_diff
 from dashboards.show import Command
 from workbench.errors import WorkbenchError
-from workbench.publish.text import cut_start, reveal, reveal_line, split_start
+from workbench.publish.text import reveal, reveal_line, split_start
 from workbench.records import Comparison, Flip
 from workbench.store.browse import Summary
 
@@ -110,7 +110,7 @@ def _row(flip: Flip) -> dict[str, Any]:
     return {
         "change": SHAPES[flip.kind],
         "task": flip.task,
-        "question": cut_start(flip.prompt, _CELL),
+        "question": split_start(flip.prompt, _CELL)[1],
         "expected": flip.target,
         "before": flip.baseline_answer,
         "after": flip.candidate_answer,
@@ -120,7 +120,7 @@ def _row(flip: Flip) -> dict[str, Any]:
 
 def _one(comparison: Comparison, index: FlipIndex, place: int) -> None:
     (flip,) = flips_at(comparison, index, [place])
-    st.subheader("The item", anchor=False)
+    st.header("The item", anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):
         show.badge(show.flip_sign(flip.kind))
         show.plain(f"{flip.task}, {flip.metric} {_value(flip.baseline_value)} → {_value(flip.candidate_value)}")
@@ -184,7 +184,7 @@ def _logprobs(flip: Flip) -> None:
     count = max(len(flip.baseline_logprobs), len(flip.candidate_logprobs))
     if not count:
         return
-    st.subheader("Log-probabilities of the choices", anchor=False)
+    st.header("Log-probabilities of the choices", anchor=False)
     rows = []
     for number in range(count):
         before, after = (

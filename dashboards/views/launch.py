@@ -17,7 +17,6 @@ from dashboards.launching import (
     find_data,
     find_recipes,
     general_share,
-    is_general,
     write_recipe,
 )
 from workbench.config import read_yaml
@@ -49,7 +48,7 @@ def page() -> None:
 
 
 def _form(root: Path) -> None:
-    st.subheader("A new run", anchor=False)
+    st.header("A new run", anchor=False)
     recipes = find_recipes(root)
     left, right = st.columns(2)
     chosen = left.selectbox("Recipe", list(recipes), key="recipe", bind="query-params")
@@ -86,7 +85,7 @@ def _choice(root: Path, recipe: Mapping[str, Any], left: Any, right: Any, *, key
     start = right.selectbox("Start from", starts, format_func=reveal_line, key=f"start-{key}-{linked}")
     if start == OTHER:
         start = right.text_input("Checkpoint", key="other", placeholder="hub id, folder, or run/NAME") or own
-    name = right.text_input("Name of the run", value=str(recipe.get("recipe", "")), key=f"name-{key}")
+    name = right.text_input("Name of the run", value=_new_name(root, recipe), key=f"name-{key}")
     share = general_share(recipe)
     dial = None
     if share is not None:
@@ -105,7 +104,7 @@ def _choice(root: Path, recipe: Mapping[str, Any], left: Any, right: Any, *, key
     files = find_data(root)
     data_of = {}
     for source in recipe.get("mix") or []:
-        label = f"Data of {reveal_line(str(source['name']))}{' (general)' if is_general(source) else ''}"
+        label = f"Data of the source {reveal_line(str(source['name']))}"
         options = list(dict.fromkeys([str(source["data"]), *files]))
         data_of[str(source["name"])] = st.selectbox(label, options, key=f"data-{key}-{source['name']}")
     from benchmarks.suite import list_suites
@@ -122,6 +121,13 @@ def _choice(root: Path, recipe: Mapping[str, Any], left: Any, right: Any, *, key
     )
 
 
+def _new_name(root: Path, recipe: Mapping[str, Any]) -> str:
+    """The recipe's own name, or with a number behind it where a run has that already."""
+    own = str(recipe.get("recipe", ""))
+    names = (own if number == 1 else f"{own}-{number}" for number in range(1, 1_000))
+    return next((name for name in names if not (root / "runs" / name).exists()), own)
+
+
 def _begin(root: Path, words: list[str]) -> None:
     """Start a job as the person who is here, who must have the right at this very moment, and open it."""
     who = person()
@@ -134,7 +140,7 @@ def _begin(root: Path, words: list[str]) -> None:
 
 
 def _jobs(root: Path, jobs: list[Job], *, may_act: bool) -> None:
-    st.subheader("Jobs", anchor=False)
+    st.header("Jobs", anchor=False)
     if not jobs:
         st.text("What is started here goes on when this page is closed, and is listed by:")
         st.code("workbench runs", language="bash")
@@ -221,7 +227,7 @@ def _after_training(root: Path, job: Job) -> None:
             _begin(root, list(job.words))
         return
     last = _result_of(root, run.id)
-    st.subheader("And then", anchor=False)
+    st.header("And then", anchor=False)
     show.plain(f"{run.name}: {show.word(run.outcome) if run.outcome else 'nothing decided yet'}; result {last or '–'}")
     project = ["--project", str(root)]
     with st.container(horizontal=True):

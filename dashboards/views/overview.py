@@ -69,7 +69,7 @@ def _later(decision: Decision) -> None:
 def _deciding(decision: Decision, comparison: Comparison | None) -> None:
     """The rules that decided, in words; of a pass, how many there were and which were overridden."""
     open_rules = [rule for rule in decision.rules if rule.required and rule.outcome != "pass"]
-    st.subheader("What decided", anchor=False)
+    st.header("What decided", anchor=False)
     if not open_rules:
         required = sum(rule.required for rule in decision.rules)
         show.plain(f"{wording.sentence_end(decision.reason)}." if decision.reason else f"{required} rules pass.")
@@ -97,11 +97,11 @@ def _plots(decision: Decision, comparison: Comparison | None) -> None:
     gated = {rule.task for rule in decision.rules if rule.verdict is not None}
     tasks = [task for task in comparison.tasks if task.task in gated] if comparison else []
     if comparison and tasks:
-        st.subheader("What it gained and lost", anchor=False)
+        st.header("What it gained and lost", anchor=False)
         show.chart(charts.change_plot(comparison, tasks), name="gated-changes")
     for number, made in enumerate(charts.limit_plots(decision.rules)):
         if number == 0:
-            st.subheader("Measured against limits", anchor=False)
+            st.header("Measured against limits", anchor=False)
         show.chart(made, name=f"limits-{number}")
 
 
@@ -118,7 +118,7 @@ def _next(decision: Decision) -> Command:
 
 
 def _runs() -> None:
-    st.subheader("Last runs", anchor=False)
+    st.header("Last runs", anchor=False)
     runs = data.runs(limit=RUNS)
     if not runs.rows:
         show.empty("No training runs yet.", Command(why="Recipes to start from:", line="workbench recipes"))
@@ -140,7 +140,7 @@ def _run_row(run: RunProgress) -> dict[str, object]:
 
 
 def _counts() -> None:
-    st.subheader("In this project", anchor=False)
+    st.header("In this project", anchor=False)
     rows = [{"what": what, "how many": number} for what, number in data.counts().items()]
     show.table(rows, name="counts", alt="How many records of each kind there are")
 

@@ -46,24 +46,22 @@ def page() -> None:
         if both.share
         else "no item was labelled by two people yet, so nothing says how far they agree"
     )
+    waits = f"{waiting:,} {'item waits' if waiting == 1 else 'items wait'}{oldest}"
     with top:
-        show.question(
-            QUESTION,
-            f"{waiting:,} items wait{oldest}; {stats.labels_last_day:,} labels were given in the last day; {told}.",
-        )
+        show.question(QUESTION, f"{waits}; {stats.labels_last_day:,} labels were given in the last day; {told}.")
     _open(stats.items, stats.slots, stats.strata, stats.expired)
     _pace(queue_health.pace(database, name))
     _agreement(agreed)
     hints = queue_health.hints(database, name)
     if hints:
-        st.subheader("What the model's view does to labels", anchor=False)
+        st.header("What the model's view does to labels", anchor=False)
         show.table(hints, name="hints", alt="Labels with and without the model's view beforehand")
     _exposure(queue_health.exposure(database))
     show.link("review", "Review", ":material/rate_review:")
 
 
 def _open(items: object, slots: object, strata: object, expired: int) -> None:
-    st.subheader("What waits", anchor=False)
+    st.header("What waits", anchor=False)
     rows = [
         {"what": what, "which": str(which), "how many": count}
         for what, found in (("items", items), ("opinions asked", slots), ("open, by how they came in", strata))
@@ -74,7 +72,7 @@ def _open(items: object, slots: object, strata: object, expired: int) -> None:
 
 
 def _pace(rows: list[dict[str, object]]) -> None:
-    st.subheader("Pace", anchor=False)
+    st.header("Pace", anchor=False)
     if rows:
         show.table(rows, name="pace", alt="Labels of each day and the mean seconds that one took")
     else:
@@ -82,7 +80,7 @@ def _pace(rows: list[dict[str, object]]) -> None:
 
 
 def _agreement(agreed: list[queue_health.Agreement]) -> None:
-    st.subheader("Agreement", anchor=False)
+    st.header("Agreement", anchor=False)
     if not agreed[0].items:
         st.text("Some items and all critical ones are labelled by two people, blind; none of these is done yet.")
         return
@@ -92,7 +90,7 @@ def _agreement(agreed: list[queue_health.Agreement]) -> None:
 
 
 def _exposure(rows: list[dict[str, object]]) -> None:
-    st.subheader("What people were shown today", anchor=False)
+    st.header("What people were shown today", anchor=False)
     if rows:
         show.table(rows, name="exposure", alt="Items that each person was shown today, by severity, and their cost")
     else:

@@ -36,9 +36,9 @@ def page() -> None:
     report = data.report(chosen)
     with top:
         show.question(QUESTION, _answer(report))
-    st.subheader("By category and probe", anchor=False)
+    st.header("By category and probe", anchor=False)
     show.chart(policy_charts.heat_map(report), name="heat-map")
-    st.subheader("Harm against over-refusal", anchor=False)
+    st.header("Harm against over-refusal", anchor=False)
     recent = data.browse("report", label="assessment", limit=POINTS).rows
     others = [report] + [data.report(row.id) for row in recent if row.id != chosen]
     made = policy_charts.harm_trade_off(others, chosen=chosen)
@@ -74,7 +74,7 @@ def _answer(report: Report) -> str:
 
 
 def _answers(report: Report) -> None:
-    st.subheader("Wrong answers", anchor=False)
+    st.header("Wrong answers", anchor=False)
     names = [task.task for task in policy_charts.leaves_of(report) if task.headline.value > 0]
     if not names:
         st.text("No answer was wrong.")
@@ -129,7 +129,7 @@ def _row(item: ItemScore, reveal_it: bool) -> dict[str, Any]:
 
 
 def _policies(before: str, after: str) -> None:
-    st.subheader("What two policies differ in", anchor=False)
+    st.header("What two policies differ in", anchor=False)
     from safety.policy import PolicyLibrary
 
     folder = data.project_folder() / "policies"

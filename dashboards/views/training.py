@@ -108,26 +108,26 @@ def _curves(run: RunProgress, curves: RunCurves) -> None:
         return
     recipe = _recipe_of(run)
     phases = run_charts.phases_of(recipe, run.steps or run.step)
-    st.subheader("Loss", anchor=False)
+    st.header("Loss", anchor=False)
     show.chart(run_charts.curve(curves.log, "loss", phases), name="loss")
     left, right = st.columns(2)
     with left:
-        st.subheader("Learning rate", anchor=False)
+        st.header("Learning rate", anchor=False)
         show.chart(run_charts.curve(curves.log, "learning_rate", phases), name="learning-rate")
     with right:
-        st.subheader("Speed", anchor=False)
+        st.header("Speed", anchor=False)
         show.chart(run_charts.curve(curves.log, "tokens_per_second"), name="speed")
     more = sorted(
         {key for line in curves.log for key, value in line.items() if isinstance(value, float | int)} - run_charts.KNOWN
     )
     if more:
-        st.subheader("More curves", anchor=False)
+        st.header("More curves", anchor=False)
         for key in more:
             show.chart(run_charts.curve(curves.log, key), name=f"curve-{key}")
 
 
 def _sources(run: RunProgress, curves: RunCurves) -> None:
-    st.subheader("Tokens of each source", anchor=False)
+    st.header("Tokens of each source", anchor=False)
     given = _given(curves)
     rows = run_charts.source_rows(_recipe_of(run), given)
     if not given:
@@ -149,7 +149,7 @@ def _given(curves: RunCurves) -> Mapping[str, int]:
 def _watched(curves: RunCurves) -> None:
     if not curves.events:
         return
-    st.subheader("Watched during training", anchor=False)
+    st.header("Watched during training", anchor=False)
     watched = curves.watched()
     if watched:
         show.chart(run_charts.watched_plot(watched), name="watched")
@@ -173,7 +173,7 @@ def _event_row(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checkpoints(curves: RunCurves) -> None:
-    st.subheader("Checkpoints", anchor=False)
+    st.header("Checkpoints", anchor=False)
     rows = [{"checkpoint": Path(folder).name, "folder": folder} for folder in curves.checkpoints]
     if rows:
         show.table(rows, name="checkpoints", alt=f"{len(rows)} checkpoints that were kept")
@@ -182,7 +182,7 @@ def _checkpoints(curves: RunCurves) -> None:
 
 
 def _recipe(run: RunProgress) -> None:
-    st.subheader("Recipe", anchor=False)
+    st.header("Recipe", anchor=False)
     with st.expander("All of it, as it was carried out"):
         st.code(json.dumps(_recipe_of(run), indent=2, ensure_ascii=False), language="json")
     show.link("lineage", "Where it comes from", ":material/account_tree:", thing=run.id[:16])

@@ -67,3 +67,29 @@ def run(*words: str) -> int:
         assert code in (0, 1, 3), f"workbench {' '.join(words)}: exit code {code}"
         return code
     return 0
+
+
+def add_hostile(project: Path) -> str:
+    """Two checkpoints whose names, prompts and answers are written by somebody who means harm; the comparison's id."""
+    from dataclasses import replace
+
+    from tests.workbench.store.samples import make_checkpoint, make_items, make_report
+    from workbench.pipeline import compare
+
+    with Project.find(project) as home:
+        made = []
+        for number, digit in enumerate("12"):
+            items = [
+                replace(
+                    item,
+                    prompt=f"{HOSTILE}\nQuestion {item.doc_id}?",
+                    answer=HOSTILE if number else "a plain answer",
+                    metrics={"acc": float(item.doc_id % 3 > 0) if number else 1.0},
+                )
+                for item in make_items(30)
+            ]
+            report, rows = make_report(make_checkpoint(f"{HOSTILE} {number}", digit), items)
+            home.store.add_report(report, rows)
+            made.append(report.id)
+        (comparison,) = compare(made[0], [made[1]], project=home)
+        return comparison.id

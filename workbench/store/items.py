@@ -7,7 +7,8 @@ float that changes is -0.0, which becomes 0.0.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,38 +235,45 @@ def _item(row: dict[str, Any]) -> ItemScore:
 def _read_rows(path: Path, rows: "np.ndarray") -> "pa.Table":
     """Some rows in the order given, from the groups of rows that hold them."""
     import numpy as np
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if len(rows) == 0:
         return _read_table(path).slice(0, 0)
-    _read_table(path, columns=["task"])  # the faults of a file are told in one place
-    try:
-        with pq.ParquetFile(path) as file:
-            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-            starts = np.cumsum([0, *sizes])
-            home = np.searchsorted(starts, rows, side="right") - 1
-            groups = sorted(set(home.tolist()))
-            table = file.read_row_groups(groups)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path}: damaged item file ({error}); restore it, or evaluate again") from error
+    with _explained(path), pq.ParquetFile(path) as file:
+        _check_version(path, file.schema_arrow.metadata)
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        starts = np.cumsum([0, *sizes])
+        home = np.searchsorted(starts, rows, side="right") - 1
+        groups = sorted(set(home.tolist()))
+        table = file.read_row_groups(groups)
     shift = dict(zip(groups, np.cumsum([0, *(sizes[group] for group in groups)]).tolist(), strict=False))
     places = [int(row) - int(starts[group]) + shift[group] for row, group in zip(rows, home.tolist(), strict=True)]
     return table.take(places)
 
 
 def _read_table(path: Path, columns: list[str] | None = None) -> "pa.Table":
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _explained(path):
         table = pq.read_table(path, columns=columns)
+    _check_version(path, table.schema.metadata)
+    return table
+
+
+@contextmanager
+def _explained(path: Path) -> "Iterator[None]":
+    import pyarrow as pa
+
+    try:
+        yield
     except FileNotFoundError:
         raise StoreError(f"{path}: the item file is missing; restore the reports folder, or evaluate again") from None
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path}: damaged item file ({error}); restore it, or evaluate again") from error
-    version = (table.schema.metadata or {}).get(_VERSION_KEY)
+
+
+def _check_version(path: Path, metadata: "Mapping[bytes, bytes] | None") -> None:
+    version = (metadata or {}).get(_VERSION_KEY)
     if version is None or int(version) > ITEMS_SCHEMA_VERSION:
         got = "no schema version" if version is None else f"schema {int(version)}, this workbench knows 1"
         raise StoreError(f"{path}: not an item file of this workbench ({got}); pip install -U model-workbench")
-    return table
