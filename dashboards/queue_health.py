@@ -79,39 +79,14 @@ def exposure(database: Database) -> list[dict[str, Any]]:
     """What each person was shown today, by severity, and what of the daily budget it took."""
     table = review_exposure.c
     query = (
-        sa.select(review_members.c.name, table.severity, table.items, table.cost)
+        sa.select(review_members.c.name, table.severity, table["items"].label("shown"), table.cost)
         .join(review_members, review_members.c.id == table.member)
         .where(table.day == datetime.now(UTC).date().isoformat())
         .order_by(review_members.c.name, table.severity)
     )
     with database.read() as connection:
         rows = connection.execute(query).all()
-    return [{"who": row.name, "severity": row.severity, "items": row.items, "cost": row.cost} for row in rows]
-
-
-def hints(database: Database, queue: str) -> list[dict[str, Any]]:
-    """Labels with and without the model's view beforehand: what it does to them shows in the difference."""
-    table = review_labels.c
-    shown = sa.func.sum(sa.case((table.decision == "violates", 1), else_=0))
-    query = (
-        sa.select(table.hint_shown, sa.func.count().label("labels"), shown.label("violates"))
-        .where(table.queue == queue, table.kind == "opinion", table.retracted_at.is_(None), sa.not_(table.blind))
-        .group_by(table.hint_shown)
-        .order_by(table.hint_shown)
-    )
-    with database.read() as connection:
-        rows = connection.execute(query).all()
-    found = []
-    for row in rows:
-        share = _share([True] * int(row.violates) + [False] * int(row.labels - row.violates))
-        found.append(
-            {
-                "the model's view": "shown before" if row.hint_shown else "hidden",
-                "labels": row.labels,
-                "say violates": tell(share),
-            }
-        )
-    return found
+    return [{"who": row.name, "severity": row.severity, "items": row.shown, "cost": row.cost} for row in rows]
 
 
 def tell(share: Interval | None) -> str:

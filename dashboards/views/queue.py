@@ -6,6 +6,8 @@ from dashboards import data, queue_health, show
 from dashboards.access import person
 from dashboards.sending import actor_of
 from dashboards.show import Command
+from safety.review.people import Actor
+from safety.review.quality import Quality, quality
 from safety.review.queue import ReviewQueue
 from workbench.errors import ReviewError
 
@@ -52,10 +54,7 @@ def page() -> None:
     _open(stats.items, stats.slots, stats.strata, stats.expired)
     _pace(queue_health.pace(database, name))
     _agreement(agreed)
-    hints = queue_health.hints(database, name)
-    if hints:
-        st.header("What the model's view does to labels", anchor=False)
-        show.table(hints, name="hints", alt="Labels with and without the model's view beforehand")
+    _quality(_measured(str(data.project_folder()), data.version(), name, person().name, _asked=(queue, asker)))
     _exposure(queue_health.exposure(database))
     show.link("review", "Review", ":material/rate_review:")
 
@@ -87,6 +86,50 @@ def _agreement(agreed: list[queue_health.Agreement]) -> None:
     rows = [{"category": one.category, "n": one.items, "agreed": queue_health.tell(one.share)} for one in agreed]
     st.caption("Share of blind double labels that are the same, with its 95% interval; not corrected for chance.")
     show.table(rows, name="agreement", alt="How often two people gave the same label, by category")
+
+
+@st.cache_data(show_spinner="Measuring agreement", max_entries=16)
+def _measured(root: str, version: int, name: str, who: str, _asked: tuple[ReviewQueue, Actor]) -> Quality:
+    """By the store's version, which grows with each label; `who`, because names are shown to some people alone."""
+    del root, version, who
+    return quality(*_asked, name)
+
+
+def _quality(found: Quality) -> None:
+    """Agreement beyond chance, answers that are known, and what the model's view does to labels."""
+    rows = [
+        {
+            "category": one.category or "none",
+            "policy": one.policy_hash[:12],
+            "coefficient": coefficient.metric.replace("_", " "),
+            "value": _told(coefficient.value, coefficient.low, coefficient.high),
+            "items": coefficient.items,
+            "why not": coefficient.reason,
+        }
+        for one in found.categories
+        for coefficient in (one.alpha, one.ac1)
+    ]
+    if rows:
+        st.caption("Beyond chance: 1 is full agreement, 0 is what chance alone would give. With 95% intervals.")
+        show.table(rows, name="coefficients", alt="Krippendorff's alpha and Gwet's AC1 by category")
+    st.header("Known answers and hints", anchor=False)
+    shares = [("known answers met", found.gold), ("labels as the model, its view shown before", found.bias.with_hint)]
+    shares.append(("labels as the model, its view hidden", found.bias.without))
+    rows = [{"what": what, "share": _told(one.value, one.low, one.high), "n": one.n} for what, one in shares if one.n]
+    rows += [
+        {"what": f"known answers met by {name}", "share": _told(one.value, one.low, one.high), "n": one.n}
+        for name, one in found.gold_by_member.items()
+    ]
+    if rows:
+        show.table(rows, name="quality", alt="Known answers met, and labels with and without the model's view")
+    else:
+        st.text("No item with a known answer, or with the model's view, was labelled yet.")
+
+
+def _told(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if low is None or high is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _exposure(rows: list[dict[str, object]]) -> None:
