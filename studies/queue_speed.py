@@ -42,7 +42,8 @@ NUMBERS = {
     "sqlite": "WITH RECURSIVE g(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM g WHERE i < :n)",
     "postgresql": "WITH g AS (SELECT generate_series(1, :n) AS i)",
 }
-DIGEST = {"sqlite": "lower(hex(randomblob(32)))", "postgresql": "md5(i::text) || md5((-i)::text)"}
+DIGEST = {"sqlite": "printf('%064x', i)", "postgresql": "lpad(to_hex(i), 64, '0')"}
+"""Ids in order: a filled table is the same, and filling it takes minutes less."""
 CHANCE = {"sqlite": "(abs(random()) / 9223372036854775807.0)", "postgresql": "random()"}
 ITEMS = """
     INSERT INTO review_items (id, created_at, tenant, community, source, surface, category, severity, action,

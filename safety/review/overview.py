@@ -191,6 +191,42 @@ def categories(connection: Connection, queue: str) -> list[str]:
     return sorted(found)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """An item without its text."""
+
+    id: str
+    state: str
+    category: str
+    severity: str
+    priority: float
+    stratum: str
+    need: int
+    labels: int
+    created_at: str
+
+
+def listed(connection: Connection, queue: str, state: str | None, limit: int) -> list[Listed]:
+    """See `ReviewQueue.listed`."""
+    load_settings(connection, queue)
+    items, labels = review_items.c, review_labels.c
+    given = (
+        sa.select(sa.func.count())
+        .where(labels.item_id == items.id, labels.retracted_at.is_(None))
+        .correlate(review_items)
+        .scalar_subquery()
+    )
+    names = [name for name in Listed.__dataclass_fields__ if name != "labels"]
+    wanted = items.state != "decided" if state is None else items.state == state
+    query = (
+        sa.select(*(items[name] for name in names), given.label("labels"))
+        .where(items.queue == queue, wanted)
+        .order_by(items.priority.desc(), items.id)
+        .limit(limit)
+    )
+    return [Listed(**row) for row in connection.execute(query).mappings()]
+
+
 def queues_of(connection: Connection, items: Sequence[str]) -> list[str]:
     """The queues that some items are in."""
     found: set[str] = set()

@@ -41,7 +41,7 @@ from safety.review import claiming, labelling, overview, people, settling, views
 from safety.review.acts import Joined, Membership, iso_of, moment_of
 from safety.review.claiming import Claim, Idle
 from safety.review.labelling import Answer, Done, Submitted
-from safety.review.overview import OwnLabel, Progress, Rescore, Stats
+from safety.review.overview import Listed, OwnLabel, Progress, Rescore, Stats
 from safety.review.people import Actor, Grant, Member, Operator, actor_name, require
 from safety.review.views import Kind, Opinion
 from workbench.errors import ReviewError
@@ -323,6 +323,15 @@ class ReviewQueue(Membership):
         with self.database.read() as connection:
             require(connection, actor, "stats", place)
             return overview.stats(connection, place, moment_of(now))
+
+    def listed(
+        self, actor: Actor, queue: str = "default", *, state: str | None = None, limit: int = 100
+    ) -> list[Listed]:
+        """Items by priority, without their texts; `state` None: all that are not decided. Reads the whole queue."""
+        place = queue_id(queue)
+        with self.database.read() as connection:
+            require(connection, actor, "stats", place)
+            return overview.listed(connection, place, state, limit)
 
     def audit(self, actor: Actor, *, after: int = 0, limit: int = 100) -> list[AuditRow]:
         """Rows of the audit behind number `after`. For auditors of everything and the operator."""

@@ -85,9 +85,12 @@ COMMANDS = {
             "add": Command("workbench.cli.review:add", "Put texts into the review queue."),
             "open": Command("workbench.cli.dashboard:review_command", "Open the page on which people label."),
             "status": Command("workbench.cli.review:status", "Show what waits, is in work and is decided."),
+            "ls": Command("workbench.cli.review:ls", "List items with their state, without their texts."),
             "verify": Command("workbench.cli.review:verify", "Check the audit, its anchors and the queue's laws."),
             "agreement": Command("workbench.cli.review:agreement", "Show how far reviewers agree."),
             "serve": Command("workbench.cli.review:serve", "Serve the queue's HTTP API."),
+            "export": Command("workbench.cli.review_exchange:export", "Write labels for Argilla or Label Studio."),
+            "import": Command("workbench.cli.review_exchange:import_", "Read texts of Argilla or Label Studio."),
             "members": Group(
                 "Say who may label, settle, grant and read.",
                 {

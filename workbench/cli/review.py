@@ -138,6 +138,57 @@ def status(
     print_table(columns, rows)
 
 
+def ls(
+    queue: QueueName = "default",
+    state: Annotated[
+        str | None, typer.Option(help="open, conflict, escalated or decided (default: all but decided).")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most rows.")] = 50,
+    project: ProjectFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """List items of a queue with state and priority; texts are for those who hold a lease, and for auditors.
+
+    Examples:
+        workbench review ls
+        workbench review ls --queue acme/history --state conflict --json
+    """
+    from workbench.cli.projects import find_project
+
+    if state not in (None, "open", "conflict", "escalated", "decided"):
+        raise ReviewError(f"--state {state}: open, conflict, escalated or decided is expected")
+    with find_project(project) as home:
+        work, operator = open_queue(home)
+        found = work.listed(operator, queue, state=state, limit=limit)
+    if as_json:
+        print_json({"items": found})
+        return
+    columns = [
+        Column("item"),
+        Column("state"),
+        Column("priority", right=True),
+        Column("severity", drop=1),
+        Column("category", drop=2),
+        Column("labels", right=True, drop=3),
+        Column("stratum", drop=4),
+        Column("since", drop=5),
+    ]
+    rows: list[list[Any]] = [
+        [
+            one.id[:12],
+            one.state,
+            f"{one.priority:.3g}",
+            one.severity,
+            one.category,
+            f"{one.labels}/{one.need}",
+            one.stratum,
+            one.created_at[:16],
+        ]
+        for one in found
+    ]
+    print_table(columns, rows)
+
+
 def verify(project: ProjectFolder = None, as_json: AsJson = False) -> None:
     """Check the audit's chain, its anchors outside the database, and every law of the queue's tables.
 

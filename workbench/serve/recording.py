@@ -145,6 +145,8 @@ def review_entries(
     keep = _logging(policy).get("content") == "full"
     base: Mapping[str, Any] = {
         "tenant": subject.tenant,
+        "queue": policy.review.get("queue") or "default",
+        "need": policy.review.get("need"),
         "community": subject.community,
         "surface": surface,
         "policy_hash": policy.hash,

@@ -79,6 +79,7 @@ def build_server(options: ServeOptions, project: Project) -> Built:
     else:
         tenants = Tenants.open_to_all(options.policy or "")
     guards = build_guards(tenants, options.judges, project)
+    _keep_guidelines(guards, project)
     checkpoint = resolve_checkpoint(options.checkpoint, project)
     extra = dict(options.engine_options or {})
     if checkpoint.kind == "endpoint":
@@ -90,6 +91,15 @@ def build_server(options: ServeOptions, project: Project) -> Built:
     policies = {t.name: f"{guards[t.policy].policy.name} {guards[t.policy].policy.hash[:12]}" for t in tenants.all}
     notes = tuple(dict.fromkeys(note for guard in guards.values() for note in guard.policy.notes))
     return Built(app=app, model=model, engine=backend.engine, tenants=tenants, policies=policies, notes=notes)
+
+
+def _keep_guidelines(guards: Mapping[str, "Guard"], project: Project) -> None:
+    """Whoever reviews what a guard sends to people reads the rules that the guard went by."""
+    from safety.review.queue import Operator, ReviewQueue
+
+    queue = ReviewQueue.open(project)
+    for guard in guards.values():
+        queue.put_guideline(Operator(name="serve"), guard.policy)
 
 
 def build_guards(tenants: Tenants, judges: Sequence[str], project: Project) -> dict[str, "Guard"]:

@@ -109,3 +109,59 @@ def test_members_come_and_go(capsys, home):
     assert (code, "letters" in err) == (2, True)
     code, _, err = run(capsys, "members", "add", "kim", "--role", "seniour", "--project", home)
     assert (code, 'did you mean "senior"' in err) == (2, True)
+
+
+def test_labels_go_out_texts_come_in_and_a_taxonomy_becomes_a_policy(capsys, tmp_path, home):
+    posts = tmp_path / "posts.jsonl"
+    posts.write_text(json.dumps({"text": "one", "category": "hate", "probability": 0.7}))
+    run(capsys, "add", str(posts), "--project", home)
+    with Project.find(home) as project:
+        queue = ReviewQueue.open(project)
+        ana = queue.local_member("ana")
+        got = queue.claim(ana)
+        assert isinstance(got, Claim)
+        queue.submit(ana, got.token, Answer(decision="violates"))
+    listed = json.loads(run(capsys, "ls", "--state", "decided", "--project", home, "--json")[1])["items"]
+    assert [(one["labels"], one["category"]) for one in listed] == [(1, "hate")]
+    assert "one" not in run(capsys, "ls", "--state", "decided", "--project", home)[1]
+    for form in ("argilla", "label-studio"):
+        out = tmp_path / f"{form}.json"
+        assert run(capsys, "export", str(out), "--format", form, "--project", home)[0] == 0
+        assert run(capsys, "export", str(out), "--format", form, "--project", home)[0] == 2
+        code, text, err = run(
+            capsys, "import", str(out), "--format", form, "--gold", "--queue", form, "--project", home, "--json"
+        )
+        assert (code, json.loads(text)["added"], json.loads(text)["gold"]) == (0, 1, 1), err
+    taxonomy, drafted = tmp_path / "harm_taxonomy.yaml", tmp_path / "ours.yaml"
+    assert run(capsys, "export", str(taxonomy), "--format", "roost", "--policy", "default")[0] == 0
+    code, _, err = run(capsys, "import", str(taxonomy), "--format", "roost", "--out", str(drafted))
+    assert (code, "policy check" in err, drafted.read_text().startswith("schema: policy/v1")) == (0, True, True)
+    (tmp_path / "bad.json").write_text("{")
+    code, _, err = run(capsys, "import", str(tmp_path / "bad.json"), "--format", "argilla", "--project", home)
+    assert (code, "no JSON" in err) == (2, True)
+
+
+def test_agreement_of_an_empty_queue_says_that_nothing_is_known(capsys, tmp_path, home):
+    (tmp_path / "posts.jsonl").write_text(json.dumps({"text": "one"}))
+    run(capsys, "add", str(tmp_path / "posts.jsonl"), "--project", home)
+    code, _, err = run(capsys, "agreement", "--project", home)
+    assert (code, "not known (n=0)" in err) == (0, True)
+
+
+def test_the_api_is_served_until_it_is_stopped(tmp_path, home):
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    import httpx
+
+    command = [sys.executable, "-m", "workbench.cli", "review", "serve", "--port", "0", "--project", home]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    assert url.endswith("/v1/review")
+    assert httpx.get(f"{url}/me").status_code == 401
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in (0, 130)
