@@ -83,6 +83,8 @@ def fill(database: Database, count: int) -> float:
         for severity in SEVERITIES:
             for category in CATEGORIES:
                 lane_id(connection, "default/default", "opinion", severity, category)
+        if kind == "sqlite":
+            connection.exec_driver_sql("PRAGMA cache_size = -400000")  # of this connection; claims have the usual 2 MB
         connection.execute(sa.text(statement), values)
         for n in (1, 2):
             connection.execute(sa.text(SLOTS.format(n=n)))

@@ -3,8 +3,10 @@
 An act is one transaction: what it changes, then its rows of the audit; after it the chain's head goes to the anchors.
 """
 
+import contextlib
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -43,6 +45,8 @@ class Membership:
     def __init__(self, database: Database, anchors: Anchors) -> None:
         self.database = database
         self.anchors = anchors
+        # SQLite lets one writer in and makes the others try again at random, so some starve: threads take turns here.
+        self._turn = threading.Lock() if database.is_sqlite else contextlib.nullcontext()
 
     def sign_in(self, token: str) -> Member:
         """Who a token belongs to.
@@ -168,7 +172,7 @@ class Membership:
             events: list[AuditEvent] = []
             head: Head | None = None
             try:
-                with self.database.write(counts=False, durable=durable) as connection:
+                with self._turn, self.database.write(counts=False, durable=durable) as connection:
                     done = act(connection, events)
                     if events:  # last, because on PostgreSQL it lets one writer through at a time
                         named = [replace(event, actor=actor_name(actor)) for event in events]
