@@ -13,12 +13,13 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-TAKES = "15 minutes of two free cores"
+TAKES = "4 minutes of processor time"
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, RESULTS = ROOT / "docs" / "studies" / "rl-format.md", ROOT / "studies" / "results" / "rl-format.json"
 DEMAND = "Answer in at most five words."
@@ -178,7 +179,96 @@ def measure(home: Path) -> dict[str, Any]:
 
 def item_of(item: Any) -> dict[str, Any]:
     """What the page needs of an answer."""
-    return {"id": item.item, "metrics": dict(item.metrics), "answer": item.answer}
+    question = questions()[1::2][item.doc_id]["prompt"]
+    return {"id": item.item, "question": question, "metrics": dict(item.metrics), "answer": item.answer}
+
+
+def render(kept: dict[str, Any]) -> str:
+    """The page, of the kept numbers."""
+    before, after = kept["estimates"]["before"], kept["estimates"]["after"]
+    (verdict,) = kept["verdict"]
+    change, low, high = verdict["change"]
+    steps = kept["log"]
+    first, last = steps[0], steps[-1]
+    reached = next((line["step"] for line in steps if line["reward/brief"] == 1.0), None)
+    curve = "\n".join(
+        f"| {line['step']} | {line['reward']:.2f} | {line['reward/brief']:.2f} | {line['reward/length']:.2f} | {line['length']:.1f} | "
+        f"{line['entropy']:.2f} | {line['no_signal']:.0%} |"
+        for line in steps
+    )
+    right = paired_change(kept, "right")
+    sides = [{one["id"]: one for one in kept["items"][name]} for name in ("before", "after")]
+    samples = "\n".join(
+        f"| {one['question'].removesuffix(' ' + DEMAND)} | {shown(one['answer'])} | {shown(sides[1][item]['answer'])} |"
+        for item, one in list(sides[0].items())[::5]
+    )
+    return f"""# A rule teaches a format
+
+*Does a regular expression alone, without one example, teach the embedded model to answer briefly?* **Yes, within {last["step"]} steps; and
+it costs the answers their sense.** The share of held-out answers that are one line of one to five words rose from {before["brief"][0]:.0%} to {after["brief"][0]:.0%} of
+{before["brief"][3]} (change {change:+.2f}, 90% interval [{low:+.2f}, {high:+.2f}], `workbench compare`: **{verdict["verdict"]}**). The share that hold the right word
+went from {before["right"][0]:.0%} to {after["right"][0]:.0%}: nothing asked for it.
+
+SmolLM2-135M-Instruct (the embedded model) is asked for capitals, colours and opposites with the demand "{DEMAND}", which it mostly
+ignores. It is trained by `method: grpo` on adapters (rank 16), {last["steps"]} steps of 2 questions × 8 answers of at most 16 tokens, temperature 0.9.
+The reward is 1 for an answer that matches `{BRIEF.replace("|", "&#124;")}`, and up to 0.3 more for few tokens. No row has an answer that training sees. Half
+of the 90 questions are held out, all about other things than those trained on. Both checkpoints answer them greedily.
+
+| held-out answers, n = {before["brief"][3]} | before | after | change, paired |
+|---|---|---|---|
+| one line of one to five words | {share(before["brief"])} | {share(after["brief"])} | {change:+.2f} [{low:+.2f}, {high:+.2f}] (90%) |
+| hold the right word | {share(before["right"])} | {share(after["right"])} | {right[0]:+.2f} [{right[1]:+.2f}, {right[2]:+.2f}] (95%, bootstrap) |
+
+## What it shows, and what it does not
+
+- The rule is learned{f", by step {reached} in every answer that was sampled" if reached else ""}: the mean reward went from {first["reward"]:.2f} to {last["reward"]:.2f} of 1.3, answers from {first["length"]:.0f} to {last["length"]:.0f} tokens.
+- **A reward teaches what it measures, and nothing holds what it does not.** A short wrong answer earns as much as a short right one, and the policy
+  took the shortest way: whoever looked at the reward alone would have called this run a success. A reward for the right word (`regex` with a
+  `column`, `math`, a judge), `kl` above 0 and a watched suite (`control`) are what is meant against it; whether they keep the answers here
+  was not measured.
+- Once every answer earns the same, groups carry no signal (last column): the later steps had little left to teach.
+- `kl: 0` and a high rate (3e-4), so nothing held the model to its start; general suites were not asked. One seed, one model, one rule.
+- Answers of a greedy model on {before["brief"][3]} questions of three kinds: the interval is over questions of these kinds, not over kinds.
+
+| step | reward | brief | short | tokens | entropy, nats | groups without signal |
+|---|---|---|---|---|---|---|
+{curve}
+
+| held-out question | before | after |
+|---|---|---|
+{samples}
+
+## How to repeat it
+
+```bash
+make study-rl-format
+```
+
+Training took {kept["cpu_s"] / 60:.1f} minutes of one core's time, spread over {kept["wall_s"] / 60:.0f} minutes of a machine that was busy with other work. The project is kept in `build/studies/rl-format`, with every sampled answer in its run's `rollouts`.
+"""
+
+
+def share(estimate: Sequence[float]) -> str:
+    """With its interval."""
+    value, low, high, _ = estimate
+    return f"{value:.0%} [{low:.0%}, {high:.0%}]"
+
+
+def shown(text: str) -> str:
+    """An answer in a cell of a table."""
+    plain = " ".join(text.split())
+    return "".join(f"&#{ord(c)};" if c in "|<>[]*_`&" else c for c in plain) or "(nothing)"
+
+
+def paired_change(kept: dict[str, Any], metric: str) -> tuple[float, float, float]:
+    """(mean, 2.5%, 97.5%) of the change over items, by bootstrap."""
+    import numpy as np
+
+    sides = [{one["id"]: one["metrics"][metric] for one in kept["items"][name]} for name in ("before", "after")]
+    found = np.array([sides[1][item] - sides[0][item] for item in sides[0]])
+    means = found[np.random.default_rng(0).integers(0, len(found), (10_000, len(found)))].mean(1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(found.mean()), float(low), float(high)
 
 
 def main() -> None:
@@ -190,7 +280,8 @@ def main() -> None:
     if not options.render:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(measure(options.project), indent=1) + "\n", encoding="utf-8")
-    print(RESULTS)
+    PAGE.write_text(render(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+    sys.stdout.write(f"{PAGE}\n")
 
 
 if __name__ == "__main__":
