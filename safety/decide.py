@@ -73,6 +73,13 @@ def read_judgement(category: Category, judgement: Judgement) -> JudgementValue:
     return "allowed" if judgement.probability < threshold.low else "uncertain"
 
 
+def doubt_of(outcome: CategoryOutcome) -> float:
+    """1 - |2p - 1|, the margin of two classes; 1 of what could not be scored, 0 of what a rule of words decided."""
+    if outcome.value == "unscorable":
+        return 1.0
+    return 0.0 if outcome.probability is None else 1.0 - abs(2.0 * outcome.probability - 1.0)
+
+
 def effective_step(
     category: Category, value: str, surface: Surface, context: Mapping[str, Any] | None, today: date | None
 ) -> Step:

@@ -11,6 +11,7 @@ leave. A rail holds text back until a window of it was judged together with what
 """
 
 import asyncio
+import copy
 import hashlib
 import itertools
 import time
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
+from safety.communities import with_rules
 from safety.entities import find_entities
 from safety.judges import Judge, Passage, build_judge
 from safety.judging import JudgeRunner
@@ -30,6 +32,8 @@ from workbench.records import CategoryOutcome, GuardDecision, Judgement, Judgeme
 MAX_CHARACTERS = 200_000
 """Longer texts are not judged, so unscorable."""
 MASK = "[removed]"
+KEPT_RULES = 1000
+"""Sets of plain rules whose policies are kept."""
 _IN_A_THREAD = 20_000
 _WEIGHT: Mapping[JudgementValue, int] = {"allowed": 0, "uncertain": 1, "unscorable": 2, "violates": 3}
 
@@ -75,12 +79,29 @@ class Guard:
         self.window = int(streaming.get("window_tokens") or 48)
         self.overlap = min(int(streaming.get("overlap_tokens") or 0), self.window - 1)
         self.whole = streaming.get("mode") == "whole"
+        self._with_rules: dict[tuple[str, ...], Guard] = {}
         self._runners = {name: JudgeRunner(judge, timeout_s=self._timeout(name)) for name, judge in judges.items()}
 
     def close(self) -> None:
         """Let the judges' threads end."""
         for runner in self._runners.values():
             runner.close()
+
+    def with_rules(self, sentences: Sequence[str]) -> "Guard":
+        """The same judges under the same policy with rules in plain words on top.
+
+        Raises ConfigError: none of the judges can read a rule, or there are too many.
+        """
+        key = tuple(dict.fromkeys(text.strip() for text in sentences))
+        if not key:
+            return self
+        if key not in self._with_rules:
+            if len(self._with_rules) >= KEPT_RULES:
+                self._with_rules.pop(next(iter(self._with_rules)))
+            other = copy.copy(self)
+            other.policy = with_rules(self.policy, key)
+            self._with_rules[key] = other
+        return self._with_rules[key]
 
     def rail(self, *, prompt: str = "", context: Mapping[str, Any] | None = None) -> "OutputRail":
         """A rail for one answer."""
@@ -94,6 +115,7 @@ class Guard:
         prompt: str = "",
         context: Mapping[str, Any] | None = None,
         parts: Iterable[str] = (),
+        shown: Mapping[str, str] | None = None,
     ) -> Check:
         """Judge a text and decide.
 
@@ -101,18 +123,20 @@ class Guard:
             prompt: what an answer answers.
             context: attributes of the request, set by whoever authenticated the caller.
             parts: parts of the text that are judged on their own as well (turns, the last window).
+            shown: what a judge is shown beside the text: title, parent, community, author.
         """
         started = time.perf_counter()
         try:
-            check = await self._check(text, surface, prompt, dict(context or {}), tuple(parts), started)
+            about = Passage(text=text, prompt=prompt, context=dict(shown or {}))
+            check = await self._check(about, surface, dict(context or {}), tuple(parts), started)
         except Exception as error:
             check = self._failed(text, surface, error)
         return replace(check, latency_ms=(time.perf_counter() - started) * 1000)
 
     async def _check(
-        self, text: str, surface: Surface, prompt: str, context: dict[str, Any], parts: Sequence[str], started: float
+        self, about: Passage, surface: Surface, context: dict[str, Any], parts: Sequence[str], started: float
     ) -> Check:
-        policy = self.policy
+        policy, text = self.policy, about.text
         texts = [text, *(part for part in parts if part != text)]
         if sum(map(len, texts)) > _IN_A_THREAD:
             views = await asyncio.to_thread(_all_views, texts)
@@ -127,15 +151,12 @@ class Guard:
         if sum(map(len, views)) > MAX_CHARACTERS:
             judgements: list[Judgement] = []  # none at all is unscorable
         else:
-            judgements = await self._judge(views, prompt, categories, started)
+            judgements = await self._judge([replace(about, text=view) for view in views], categories, started)
         decision = decide(policy, surface, judgements, context, today=_today())
         return self._conclude(text, decision, judgements)
 
-    async def _judge(
-        self, views: Sequence[str], prompt: str, categories: Sequence[str], started: float
-    ) -> list[Judgement]:
+    async def _judge(self, passages: Sequence[Passage], categories: Sequence[str], started: float) -> list[Judgement]:
         """First the judges that are always asked, then second opinions where those leave a doubt."""
-        passages = [Passage(text=view, prompt=prompt) for view in views]
         asked = {name: self._asked(name, categories) for name in self.policy.judges}
         first = {n: ids for n, ids in asked.items() if self.policy.judges[n].get("when") != "uncertain"}
         found = await self._run_all(first, passages, started)

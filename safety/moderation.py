@@ -19,11 +19,11 @@ from safety.entities import find_entities
 from safety.guard import MAX_CHARACTERS
 from safety.judges import CategoryLike, Judge, Passage, build_judge
 from safety.judges.model import ModelJudge
-from safety.policy import ResolvedPolicy, decide, read_judgement
+from safety.policy import ResolvedPolicy, decide, doubt_of, read_judgement
 from safety.prompt import LAYOUTS, Layout
 from safety.views import plain_view, text_views
 from workbench.errors import ConfigError
-from workbench.records import CategoryOutcome, GuardDecision, Judgement, Surface
+from workbench.records import GuardDecision, Judgement, Surface
 
 _WEIGHT: Mapping[str, int] = {"allowed": 0, "uncertain": 1, "unscorable": 2, "violates": 3}
 LAYOUT_SAMPLE = 64
@@ -82,13 +82,6 @@ class Moderated:
     def unscorable(self) -> tuple[str, ...]:
         """Rules that could not be scored: never safe."""
         return tuple(o.category for o in self.decision.outcomes if o.value == "unscorable")
-
-
-def doubt_of(outcome: CategoryOutcome) -> float:
-    """1 - |2p - 1|, the margin of two classes; 1 of what could not be scored, 0 of what a rule of words decided."""
-    if outcome.value == "unscorable":
-        return 1.0
-    return 0.0 if outcome.probability is None else 1.0 - abs(2.0 * outcome.probability - 1.0)
 
 
 class Moderator:

@@ -8,7 +8,7 @@
 what is left of it, `safety.decide` the one function that evaluation and runtime both call.
 """
 
-from safety.decide import decide, read_judgement
+from safety.decide import decide, doubt_of, read_judgement
 from safety.resolve import PolicyLibrary, load_policy, shipped_policies
 from safety.resolved import Category, ResolvedPolicy, Risk, Threshold, is_withheld, strictest
 
@@ -19,6 +19,7 @@ __all__ = [
     "Risk",
     "Threshold",
     "decide",
+    "doubt_of",
     "is_withheld",
     "load_policy",
     "read_judgement",

@@ -165,9 +165,12 @@ class Novelty:
     def p_value(self, vectors: Floats) -> Floats:
         """Share of usual texts that lie as far out, in (0, 1]; small is new."""
         at_least = len(self._usual) - np.searchsorted(self._usual, self.distance(vectors), side="left")
-        return (1.0 + at_least) / (1.0 + len(self._usual))
+        found: Floats = np.asarray((1.0 + at_least) / (1.0 + len(self._usual)), np.float64)
+        return found
 
 
 def _unit(vectors: Floats) -> Floats:
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(norm > 0, norm, 1.0)).astype(np.float64, copy=False)
+    norm = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
+    unit = np.empty_like(vectors)
+    np.divide(vectors, np.where(norm > 0, norm, 1.0), out=unit)
+    return unit

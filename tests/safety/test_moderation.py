@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safety.communities import Communities, read_rules, rule_id, with_rules
+from safety.judges import build_judge
 from safety.judges.model import ModelJudge
 from safety.moderation import Moderator, Post
 from safety.policy import load_policy
@@ -240,3 +241,39 @@ def test_faults_in_a_file_of_rules_are_told_by_line(tmp_path):
 def test_shared_tokens_are_the_nodes_of_a_trie(sequences):
     nodes = {tuple(sequence[:n]) for sequence in sequences for n in range(1, len(sequence) + 1)}
     assert shared_tokens(sequences) == len(nodes)
+
+
+def test_the_guard_decides_what_the_moderation_decides():
+    import asyncio
+
+    from safety.guard import Guard
+
+    table = by_rule({"Spam": 0.97, SPOILERS: 0.5, "Insulting": 0.6})
+    judge = ModelJudge(engine=TableEngine(table), nonce="x", swap=False)
+    own = Moderator(Communities(PLATFORM), judge)
+    posts = [
+        Post(id="1", text="a plain text", title="A title"),
+        Post(id="2", text="a plain text", rules=(SPOILERS,)),
+        Post(id="3", text="mail jane@example.org"),
+    ]
+    words = {name: build_judge(name, "regex", PLATFORM.judges[name]["options"]) for name in ("private_data",)}
+    guard = Guard(PLATFORM, {"harm": judge, "mod": judge} | words)
+
+    async def ask(post):
+        return await guard.with_rules(post.rules).check(post.text, "content", shown=post.passage().context)
+
+    async def all_of_them():
+        return [await ask(post) for post in posts]
+
+    try:
+        checks = asyncio.run(all_of_them())
+    finally:
+        guard.close()
+    for check, found in zip(checks, own.moderate(posts), strict=True):
+        assert check.decision.action == found.decision.action
+        outcomes = {o.category: (o.value, o.probability) for o in check.decision.outcomes if o.value != "allowed"}
+        assert outcomes == {
+            o.category: (o.value, o.probability) for o in found.decision.outcomes if o.value != "allowed"
+        }
+    assert guard.with_rules([SPOILERS]) is guard.with_rules([SPOILERS])
+    assert guard.with_rules([]) is guard

@@ -11,7 +11,9 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from safety.guard import Check, Guard
+from safety.policy import doubt_of
 from workbench import __version__
+from workbench.errors import ConfigError
 from workbench.serve.answering import Service
 from workbench.serve.backend import Prompt, Sampling, Turn
 from workbench.serve.faults import ApiError, install_handlers
@@ -184,10 +186,17 @@ async def _moderations(request: Request, body: ModerationRequest, tenant: Asking
     guard = service.guard_of(tenant)
     if guard is None:
         raise ApiError(404, "this server has no policy to judge by", code="no_policy")
+    try:
+        guard = guard.with_rules(body.rules or ())
+    except ConfigError as error:
+        raise ApiError(400, f"rules: {error}", param="rules") from None
+    shown = {str(name): text for name, text in (body.context or {}).items()}
     leave = _enter(service, tenant)
     try:
         subject = Subject(request=request.state.request_id, tenant=tenant.name, community=tenant.community, model="")
-        checks = await asyncio.gather(*(guard.check(text, body.surface, context=tenant.context) for text in body.texts))
+        checks = await asyncio.gather(
+            *(guard.check(text, body.surface, context=tenant.context, shown=shown) for text in body.texts)
+        )
         for text, check in zip(body.texts, checks, strict=True):
             await service.record(check, guard, subject, text=text, prompt="", surface=body.surface)
     finally:
@@ -209,6 +218,7 @@ def _moderation(check: Check, guard: Guard) -> dict[str, Any]:
         "flagged": any(o.value in ("violates", "unscorable") for o in found.values()) or check.failed,
         "categories": {name: name in found and found[name].value == "violates" for name in names},
         "category_scores": {name: found[name].probability if name in found else None for name in names},
+        "category_doubts": {name: doubt_of(found[name]) if name in found else None for name in names},
         "category_values": {name: found[name].value if name in found else "not_judged" for name in names},
         "action": check.decision.action,
         "reason": check.decision.reason,

@@ -171,6 +171,10 @@ class ModerationRequest(_Strict):
     model: str | None = None
     surface: Literal["user_input", "model_output", "content"] = "content"
     """Where the texts stand; an addition of ours."""
+    context: dict[Literal["title", "parent", "community", "author"], Written] | None = None
+    """What a judge is shown beside each text; an addition of ours."""
+    rules: Annotated[list[Annotated[str, Field(min_length=1, max_length=4000)]], Field(max_length=100)] | None = None
+    """Rules in plain words that hold beside the key's policy; an addition of ours."""
 
     @property
     def texts(self) -> list[str]:

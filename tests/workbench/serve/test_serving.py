@@ -241,3 +241,21 @@ def test_what_is_described_is_what_is_served(url):
         "/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/moderations", "/healthz", "/metrics",
     }  # fmt: skip
     assert json.dumps(spec).count("ChatRequest") > 1
+
+
+def test_a_moderation_takes_what_stands_around_a_text_and_says_its_doubts(strict):
+    body = {"context": {"title": "Weather", "author": "account of 2 days"}}
+    found = strict.moderations.create(input=UNCERTAIN, extra_body=body).results[0].model_dump()
+    assert found["category_doubts"]["bombs"] == pytest.approx(1.0)  # a probability of 0.5
+    assert set(found["category_doubts"]) == set(found["category_values"])
+
+
+def test_rules_in_plain_words_need_a_judge_that_can_read_them(strict):
+    with pytest.raises(openai.BadRequestError, match="none of its judges can read a rule"):
+        strict.moderations.create(input=PLAIN, extra_body={"rules": ["No bombs in titles."]})
+
+
+@pytest.mark.parametrize("body", [{"rules": [""]}, {"rules": ["x"] * 101}, {"context": {"mood": "bad"}}])
+def test_rules_and_context_that_are_none_are_refused(strict, body):
+    with pytest.raises(openai.BadRequestError):
+        strict.moderations.create(input=PLAIN, extra_body=body)
