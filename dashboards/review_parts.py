@@ -130,10 +130,10 @@ def _opinions(view: ItemView) -> None:
     if not view.opinions:
         st.text("Nobody has given an opinion; it was sent to a senior.")
     for number, one in enumerate(view.opinions, 1):
-        st.text(words.opinion(one, number, titles(view)))
-        if one.note:
-            st.caption("Note")
-            show.plain(one.note)
+        with st.container(gap="xxsmall"):
+            st.text(words.opinion(one, number, titles(view)))
+            if one.note:
+                show.plain(f"“{one.note}”")
     st.divider()
 
 
@@ -211,7 +211,7 @@ def categories(held: Desk, view: ItemView, token: str) -> None:
 
 def tools(held: Desk, view: ItemView | None, token: str) -> None:
     """What does not label."""
-    with st.container(horizontal=True, gap="xsmall", key="tools"):
+    with st.container(horizontal=True, gap="small", key="tools"):
         nothing = view is None
         _, rest = held.visible()
         press(

@@ -78,7 +78,7 @@ def span(seconds: float) -> str:
 def day(progress: Progress) -> str:
     """How the day stands, in a sentence."""
     waiting = f"{progress.waiting:,}" + (" or more" if progress.waiting >= progress.waiting_at_most else "")
-    wait = "Nothing waits" if not progress.waiting else f"{waiting} wait{'s' if progress.waiting == 1 else ''}"
+    wait = "Nothing more waits" if not progress.waiting else f"{waiting} wait{'s' if progress.waiting == 1 else ''}"
     told = f"You have labelled {progress.labelled_today:,} today. {wait}."
     if progress.break_until is None:
         told += f" A break is due after {plural(max(progress.severe_until_break, 0), 'more severe item')}."
@@ -94,7 +94,7 @@ def exposure(progress: Progress) -> str:
 def where(view: ItemView) -> str:
     """Where the text stands, in one line."""
     parts = [f"in {view.community}" if view.community else "", view.surface.replace("_", " ")]
-    parts += [f"severity {view.severity}", f"opinion {view.n + 1}" if view.blind else ""]
+    parts += [f"severity {view.severity}", f"opinion {view.n}" if view.blind and view.kind == "opinion" else ""]
     parts += ["to settle" if view.kind == "adjudication" else ""]
     return reveal_line(" · ".join(part for part in parts if part))
 
