@@ -28,12 +28,7 @@ _OPERATOR = Operator(name="dashboard")
 _SESSION = re.compile(r"^[0-9a-f]{8}$")
 _WORKING, _SAID = "review_working", "review_notices"
 _IDLE_EVERY_S = 15
-_TONES = {
-    "good": ":material/check:",
-    "info": ":material/info:",
-    "warn": ":material/warning:",
-    "bad": ":material/error:",
-}
+_TONES = {"good": "check", "info": "info", "warn": "warning", "bad": "error"}
 
 
 def page() -> None:

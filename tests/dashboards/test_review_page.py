@@ -61,7 +61,9 @@ def click(shown: Any, key: str) -> Any:
     found = [button for button in found if button.key == key] or found
     assert len(found) == 1, [button.key for button in shown.button]
     assert not found[0].disabled, key
-    return found[0].click().run()
+    found[0].click().run()
+    assert not shown.exception, shown.exception[0].value
+    return shown
 
 
 def told(shown: Any) -> str:
