@@ -314,7 +314,8 @@ def _judge(moderator: "Moderator", run: ModerationRun, chunk: "Sequence[Post]") 
     run.seconds += time.perf_counter() - started
     usage = moderator.judge.engine.usage  # type: ignore[attr-defined]  # a ModelJudge, made above
     run.tokens += usage.prompt_tokens
-    run.naive_tokens += usage.naive_tokens
+    # the engine counts a request for each way to write an answer; a plain loop would compute the prompt once for all
+    run.naive_tokens += usage.naive_tokens // moderator.judge.label_words  # type: ignore[attr-defined]
     run.notes += [note for note in usage.notes if note not in run.notes]
     return rows
 

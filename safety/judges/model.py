@@ -83,6 +83,11 @@ class ModelJudge:
         """What a calibration is bound to beside the weights and the policy."""
         return f"{PROMPT_VERSION}/{self.layout}{'/both-orders' if self.swap else ''}"
 
+    @property
+    def label_words(self) -> int:
+        """Ways to write an answer that are scored after each prompt."""
+        return len(_label_words(self.engine.tokenizer))
+
     def in_layout(self, layout: Layout) -> "ModelJudge":
         """The same judge, asking in another layout."""
         other = copy.copy(self)
