@@ -36,6 +36,7 @@ from workbench.records import (
 )
 from workbench.store import Project, canonical_json, report_id, to_plain
 
+TAKES = "half an hour, most of it to build the project"
 ROLES = ("domain", "general")
 
 
