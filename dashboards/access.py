@@ -58,7 +58,8 @@ def sign_in() -> Person | None:
         st.button("Sign in", on_click=st.login, type="primary")
         return None
     if not has_sign_in():
-        st.session_state.setdefault(_NAME, _account())
+        # A page that is loaded again finds the name in its address: nobody checks it here, and it is shown.
+        st.session_state.setdefault(_NAME, st.query_params.get("as", "")[:64] or _account())
         st.session_state[_NAME] = st.session_state[_NAME]  # a widget's state is dropped with the page that showed it
     found = person()
     with st.sidebar:

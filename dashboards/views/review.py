@@ -57,7 +57,7 @@ def page() -> None:
     if not st.session_state.get(_WORKING) or not isinstance(held, Desk) or held.member.id != member.id:
         _start(queue, member, places, who)
         return
-    _write_address(held)
+    _write_address(held, who)
     _work()
 
 
@@ -221,10 +221,11 @@ def _asked_kind(member: Member, place: str) -> Kind:
     return "adjudication" if st.query_params.get("work") == "settle" and "adjudication" in kinds else "opinion"
 
 
-def _write_address(held: Desk) -> None:
+def _write_address(held: Desk, who: Person) -> None:
     """So that the page can be loaded again."""
     wanted = {"session": held.session, "queue": held.place}
     wanted |= {"work": "settle"} if held.kind == "adjudication" else {}
+    wanted |= {"as": who.name} if who.is_local else {}
     if st.query_params.to_dict() != wanted:
         st.query_params.from_dict(wanted)
 

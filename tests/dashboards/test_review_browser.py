@@ -156,6 +156,64 @@ class Moderator:
         assert self.complaints == []
 
 
+def test_a_moderators_day_by_keyboard_alone(browser: Browser, house: House) -> None:
+    house.fill("day", 6, category="violent_crime", severity="critical")
+    ada = Moderator(browser, house, "ada", "day")
+    ada.sign_in()
+    expect(ada.page.get_by_text("local mode")).to_be_visible()
+    ada.start()
+    ada.sees("critical severity: hidden")
+    ada.press("a")  # a hidden text gets no label
+    ada.press("v")
+    ada.reads("day text severe")
+    ada.press("x")  # label
+    ada.sees("Your last label: violates")
+    ada.sees("with the model")
+    ada.reads("day text 0")
+    ada.press("2")
+    ada.reads("day text 1")
+    ada.press("n")  # a note, in which letters are letters
+    ada.page.get_by_role("dialog").wait_for()
+    ada.page.keyboard.type("axe")
+    ada.page.wait_for_timeout(500)
+    assert len(house.labels("day")) == 2
+    ada.press("Tab")
+    ada.page.keyboard.type("a saxophone")
+    ada.page.keyboard.press("Enter")
+    ada.reads("Note: a saxophone")
+    ada.press("e")  # escalate
+    ada.reads("day text 2")
+    ada.press("s")  # skip
+    ada.reads("day text 3")
+    ada.press("a")
+    ada.reads("day text 4")
+    ada.press("u")  # undo
+    ada.reads("day text 3")
+    ada.press("d")
+    ada.reads("day text 4")
+    ada.page.reload()  # the same text after a reload
+    ada.reads("day text 4")
+    ada.press("b")  # stop
+    expect(ada.page.get_by_role("button", name="Start")).to_be_visible()
+    ada.leave()
+    assert [(text, decision) for _, text, decision in house.labels("day")] == [
+        ("day text severe", "violates"), ("day text 0", "violates"), ("day text 3", "unsure"),
+    ]  # fmt: skip
+
+    grace = Moderator(browser, house, "grace", "day&work=settle")
+    grace.sign_in()
+    grace.start()
+    grace.sees("Said so far")
+    for _ in range(2):
+        grace.press("a")
+        grace.sees("It is decided.")
+        grace.page.wait_for_timeout(500)
+    grace.sees("Nothing is left for you here.")
+    grace.leave()
+    decided = [one for one in house.labels("day") if one[0] == "grace"]
+    assert sorted(text for _, text, _ in decided) == ["day text 1", "day text 3"]
+
+
 def test_two_browsers_at_once_never_get_the_same_item(browser: Browser, house: House) -> None:
     house.fill("pair", 6)
     people = [Moderator(browser, house, name, "pair") for name in ("ada", "bob")]
