@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from dashboards import data
 from dashboards.charts import Chart
@@ -219,7 +220,7 @@ def link(page: str, label: str, icon: str, **params: str) -> None:
     """A link to another page, with what is chosen there."""
     try:
         st.page_link(f"views/{page}.py", label=label, icon=icon, query_params=params)
-    except st.errors.StreamlitAPIException:
+    except StreamlitAPIException:
         return  # a page that this person may not open
 
 

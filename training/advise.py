@@ -101,7 +101,7 @@ def advise(
         began = time.perf_counter()
         shown = _with_examples(answers, wanted, seen[:SHOTS], length)
         arms.append(_arm("prompt", start, losses_of(model, shown), kl=0.0, steps=0, began=began))
-    methods: list[Method] = ["sft", "pretrain"] if answers.is_conversation else ["pretrain"]
+    methods: list[Literal["sft", "pretrain"]] = ["sft", "pretrain"] if answers.is_conversation else ["pretrain"]
     for method in methods:
         rows = _rows(sources[method], seen, steps * rows_per_step, length, seed)
         tried, began = copy.deepcopy(model), time.perf_counter()
