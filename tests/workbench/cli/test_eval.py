@@ -218,10 +218,10 @@ def test_weights_that_are_no_numbers_stop_the_run_and_name_the_item(run: Any, ho
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB."""
+    """A file system of 4 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip("no right to mount a small file system here")
     yield disk
