@@ -1,8 +1,8 @@
 """Blocks of a recipe that choose a method: adapters, preferences, a hold on the start, a curriculum. Knows keys."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from workbench.config import StrictModel
 
@@ -12,6 +12,42 @@ if TYPE_CHECKING:
 LORA_TOKENS_PER_WEIGHT = 2.0
 """Loss-bearing tokens for each trained weight, beyond which an adapter holds less than the data say (Thinking Machines
 2025, "LoRA Without Regret": about a bit a token to learn, two bits a weight to keep it in)."""
+
+
+class NewModel(StrictModel):
+    """A model with random weights, and a byte-level BPE tokenizer of the run's own rows. Head and embedding are one."""
+
+    new: Literal["llama"]
+    """The architecture: RoPE, RMSNorm, SwiGLU (Touvron et al. 2023, arXiv 2302.13971)."""
+    layers: int = Field(ge=1, le=200)
+    width: int = Field(ge=16)
+    heads: int = Field(ge=1)
+    kv_heads: int | None = Field(default=None, ge=1)
+    """Heads of keys and values; default: as many as `heads`."""
+    feed_forward: int | None = Field(default=None, ge=16)
+    """Inner width of each block; default: 8/3 of the width, as Llama has it, rounded up to a multiple of 64."""
+    vocabulary: int = Field(ge=300, le=1_000_000)
+    """Tokens of the tokenizer: 256 bytes, three special ones, and what is often together."""
+    context: int = Field(default=2048, ge=16)
+    """Longest text, in tokens."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        faults: list[str] = []
+        if self.width % (2 * self.heads):
+            unit = 2 * self.heads
+            near = max(unit, round(self.width / unit) * unit)
+            faults.append(f"width: {self.width}: no multiple of {unit} (twice the heads); try {near}")
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            faults.append(f"kv_heads: {self.kv_heads}: does not divide the {self.heads} heads; leave it out")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def inner_width(self) -> int:
+        """Of the feed-forward blocks."""
+        return self.feed_forward or -(-8 * self.width // 3 // 64) * 64
 
 
 class Lora(StrictModel):
@@ -98,9 +134,31 @@ def method_faults(recipe: "Recipe") -> list[str]:
         faults.append(
             f"lora.init: {recipe.lora.init} changes the frozen weights, which shard: true forbids; use default"
         )
-    faults += _curriculum_faults(recipe)
+    faults += [*_new_model_faults(recipe), *_curriculum_faults(recipe)]
     weighed = [source.name for source in recipe.mix if source.weight_column and recipe.method == "dpo"]
     return faults + [f"mix: source {name!r}: weight_column: has no effect on preferences; drop it" for name in weighed]
+
+
+def _new_model_faults(recipe: "Recipe") -> list[str]:
+    """What random weights are no start for."""
+    if not isinstance(recipe.start, NewModel):
+        return []
+    faults: list[str] = []
+    if recipe.method in ("dpo", "grpo"):
+        faults.append(f"start: method {recipe.method} needs a model that answers; train a new one by pretrain and sft")
+    if recipe.lora:
+        faults.append("lora: adapters on random weights learn next to nothing; drop it")
+    if recipe.keep_near.kl or recipe.keep_near.l2:
+        faults.append("keep_near: a new model knows nothing to stay near to; drop it")
+    if recipe.merge:
+        faults.append("merge: an average with random weights is no model; drop it")
+    if recipe.curriculum and recipe.curriculum.by == "loss":
+        faults.append("curriculum.by: to a new model every row is as hard; use length or field")
+    if recipe.start.context < recipe.sequence_length:
+        faults.append(
+            f"start.context: {recipe.start.context} is shorter than a row of {recipe.sequence_length}; raise it"
+        )
+    return faults
 
 
 def _curriculum_faults(recipe: "Recipe") -> list[str]:

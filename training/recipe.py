@@ -6,12 +6,12 @@ an evaluation that never comes, shares that no phase adds up.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from training.control import Control
-from training.options import Curriculum, KeepNear, Lora, Preference, method_faults
+from training.options import Curriculum, KeepNear, Lora, NewModel, Preference, method_faults
 from training.presets import expand_replay
 from training.rl.options import Reinforce, reinforce_faults
 from workbench.config import StrictModel, apply_overrides, read_yaml, validate
@@ -19,6 +19,10 @@ from workbench.errors import ConfigError, did_you_mean
 from workbench.records import Stage
 
 Method = Literal["pretrain", "midtrain", "sft", "dpo", "grpo"]
+Start = Annotated[
+    Annotated[str, Tag("a name")] | Annotated[NewModel, Tag("a new model")],
+    Discriminator(lambda value: "a new model" if isinstance(value, dict | NewModel) else "a name"),
+]
 FOLDER = Path(__file__).parent / "recipes"
 ENDS: Mapping[Method, Stage] = {
     "pretrain": "pretrain",
@@ -129,8 +133,9 @@ class Recipe(StrictModel):
 
     recipe: str
     """Its name; the run's folder bears it."""
-    start: str
-    """Checkpoint to start from: as `workbench eval` takes it, or `run/NAME` for the last one of a run."""
+    start: Start
+    """Checkpoint to start from: as `workbench eval` takes it, or `run/NAME` for the last one of a run. Or a new model:
+    `{new: llama, layers: 6, width: 256, heads: 4, vocabulary: 4096}`."""
     method: Method
     """`pretrain` and `midtrain`: every token of packed documents carries loss; `sft`: answers alone; `dpo`: answers
     that are preferred to others; `grpo`: answers of its own that rewards score."""

@@ -71,6 +71,8 @@ def check_model(prepared: "PreparedRun", *, steps: bool) -> Preflight:
 
     Raises ConfigError: a model that training here does not know.
     """
+    from training.new_model import check_start_loss
+    from training.options import NewModel
     from training.preflight import check_leak, check_memory, first_rows, free_memory, measure_steps
     from training.start import load_model
     from workbench.engines.convert import quiet_transformers
@@ -87,6 +89,8 @@ def check_model(prepared: "PreparedRun", *, steps: bool) -> Preflight:
         findings = [check_memory(count, available, trained=trained)]
         if rows:
             findings.append(check_leak(model, rows))
+        if rows and isinstance(recipe.start, NewModel):
+            findings.append(check_start_loss(model, rows))
         if not steps or not rows or recipe.rl is not None or any(one.level == "refused" for one in findings):
             return Preflight(findings=tuple(findings))
         return Preflight(findings=tuple(findings), measured=measure_steps(recipe, prepared.plan, model, rows))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from workbench.store import Project, Store
 
 RUNS = "runs"
+MODELS = "models"
+"""Where new models lie, before anything was learned."""
 ANNEALED = 0.1
 """Share of a run's highest rate, below which a checkpoint of it counts as annealed."""
 
@@ -70,26 +72,16 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
 
     Raises UserError for every fault of recipe, checkpoint or data.
     """
-    from transformers import AutoTokenizer
-
     from training.checkpoints import last_checkpoint
     from training.plan import plan_run
     from training.preflight import check_recipe, refuse
     from training.recipe import load_recipe
-    from training.sources import open_sources
     from training.trackers import check_trackers
-    from workbench.engines.loading import model_folder
     from workbench.preflight import check_evaluation
 
     recipe = load_recipe(path, overrides)
     check_trackers(recipe.report_to)
-    start = find_start(recipe.start, project)
-    if start.kind == "endpoint":
-        raise CheckpointError(f"start: {start.name} is an endpoint, whose weights cannot be trained; name a model")
-    folder = Path(model_folder(start))
-    _check_warmup(recipe, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    sources: Mapping[str, RowDocuments] = open_sources(recipe, tokenizer=tokenizer, folder=path.parent)
+    start, folder, tokenizer, sources = _open(recipe, project, path.parent)
     home, hooks, planned = project.root / RUNS / recipe.recipe, (), None
     services = _services(recipe, project, path.parent)
     findings = check_evaluation(recipe, sources, project, goes_on=last_checkpoint(home) is not None)
@@ -117,6 +109,36 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
         findings=tuple(findings),
         services=services,
     )
+
+
+def _open(
+    recipe: "Recipe", project: "Project", beside: Path
+) -> "tuple[Checkpoint, Path, Any, Mapping[str, RowDocuments]]":
+    """What the run starts from, its folder and tokenizer, and the data; a new model is made of the data.
+
+    Raises UserError for every fault of checkpoint or data.
+    """
+    from transformers import AutoTokenizer
+
+    from training.new_model import build_new_model
+    from training.options import NewModel
+    from training.sources import open_sources
+    from workbench.engines.loading import model_folder
+
+    if not isinstance(recipe.start, NewModel):
+        start = find_start(recipe.start, project)
+        if start.kind == "endpoint":
+            raise CheckpointError(f"start: {start.name} is an endpoint, whose weights cannot be trained; name a model")
+        folder = Path(model_folder(start))
+        _check_warmup(recipe, folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return start, folder, tokenizer, open_sources(recipe, tokenizer=tokenizer, folder=beside)
+    sources = open_sources(recipe, tokenizer=None, folder=beside)
+    folder = build_new_model(recipe.start, sources, seed=recipe.seed, below=project.root / MODELS)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    for documents in sources.values():
+        documents.tokenizer = tokenizer
+    return resolve_checkpoint(folder, project), folder, tokenizer, sources
 
 
 def _services(recipe: "Recipe", project: "Project", folder: Path) -> "Services | None":
