@@ -1,27 +1,51 @@
-"""`workbench doctor`: what this machine can do, and the command that cures what it cannot."""
+"""`workbench doctor`: what this machine can do, and what cures the rest; `--deep`: is the project in order?"""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workbench.cli.checks import Diagnosis, Feature, Machine, Project, diagnose
-from workbench.cli.output import print_facts, print_json, tone
+from workbench.cli.output import Progress, print_facts, print_json, print_table, say, tone
+from workbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from workbench.upkeep.findings import Checked
+
+SIGNS = {"fault": "■ fault", "left": "▲ left over", "note": "○ note"}
+PARTS = 7
 
 
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     network: Annotated[bool, typer.Option("--network/--no-network", help="Ask whether the model hub answers.")] = True,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read the whole project instead: every file, row, hash chain and lease.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="With --deep: remove old temporary files, free leases that have ended.")
+    ] = False,
+    project: Annotated[Path | None, typer.Option(help="Project folder (default: the nearest).")] = None,
 ) -> None:
     """Say what this machine can do, and what cures the rest.
 
     Versions, processors and their measured speed, the project's store and data, the model hub, packages that took the
     place of ours, and for each feature what is missing. Exits with 2 if models cannot be evaluated here.
 
+    With --deep nothing of the machine: every byte of the project is held against the hash on record, every row against
+    what it refers to, the audit against its anchors. Exits with 1 if something is not as it was written.
+
     Examples:
         workbench doctor
-        workbench doctor --json
-        workbench doctor --no-network
+        workbench doctor --no-network --json
+        workbench doctor --deep
+        workbench doctor --deep --repair
     """
+    if deep:
+        _deep(project, repair=repair, as_json=as_json)
+        return
+    if repair or project is not None:
+        raise ConfigError("--repair and --project: of the deep look only; add --deep")
     diagnosis = diagnose(ask_network=network)
     if as_json:
         print_json(diagnosis)
@@ -86,3 +110,45 @@ def _feature_fact(feature: Feature) -> tuple[str, str]:
         return feature.name, tone("● ready", "good")
     verb = "is" if len(feature.missing) == 1 else "are"
     return feature.name, f"{tone('■', 'bad')} {', '.join(feature.missing)} {verb} missing: {feature.cure}"
+
+
+def _deep(folder: Path | None, *, repair: bool, as_json: bool) -> None:
+    from workbench.cli.projects import find_project
+    from workbench.upkeep.check import check_project
+
+    with find_project(folder) as project, Progress("looking", PARTS, unit="parts") as progress:
+        found = check_project(project, repair=repair, on_part=lambda _: progress.advance())
+    if as_json:
+        print_json(
+            {
+                "root": found.root,
+                "in_order": not found.faults,
+                "looked_at": found.looked_at,
+                "findings": found.findings,
+            }
+        )
+    else:
+        _show_deep(found)
+    if found.faults:
+        raise typer.Exit(1)
+
+
+def _show_deep(found: "Checked") -> None:
+    if found.findings:
+        print_table(
+            ["", "what", "next"],
+            [
+                [SIGNS[one.kind], f"{one.area}: {one.what}", "mended" if one.repaired else one.next_step]
+                for one in found.findings
+            ],
+        )
+    looked = dict(found.looked_at)
+    size = looked.pop("bytes", 0)
+    counts = ", ".join(f"{count:,} {name}" for name, count in looked.items() if count)
+    say(f"looked at {counts or 'an empty project'}; {size / 1e6:,.1f} MB of files read")
+    if found.faults:
+        say(f"■ {len(found.faults)} not as written: {found.root}")
+    else:
+        untidy = sum(one.kind == "left" and not one.repaired for one in found.findings)
+        rest = f"; {untidy} left by processes that were killed, harmless" if untidy else ""
+        say(f"● everything is as it was written{rest}")

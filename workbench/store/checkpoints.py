@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from workbench.errors import CheckpointError, did_you_mean
 from workbench.records import Checkpoint
-from workbench.store.digests import digest_files
+from workbench.store.digests import digest_files, hash_files
 from workbench.store.weights import check_safetensors, read_gguf_header
 
 IMPORTED = "imported:"
@@ -81,6 +81,24 @@ def local_path(checkpoint: Checkpoint) -> Path:
     if not path.exists():
         raise CheckpointError(f"{checkpoint.name}: {path} is gone; {_names_beside(path)}")
     return path
+
+
+def measure(path: Path) -> tuple[str, str, int]:
+    """Fingerprint, tokenizer digest and bytes of a checkpoint's folder or GGUF file, of what lies on the disk now.
+
+    `resolve` remembers digests by size and time of change; this one reads every byte.
+
+    Raises:
+        CheckpointError: no model, or a damaged one.
+    """
+    if path.is_file():
+        tokenizer = read_gguf_header(path).tokenizer
+        return hash_files([path], "bytes"), tokenizer, path.stat().st_size
+    weights, words = weight_files(path), tokenizer_files(path)
+    for file in weights:
+        check_safetensors(file)
+    size = sum(file.stat().st_size for file in (*weights, *words))
+    return hash_files(weights, "bytes"), hash_files(words, "named"), size
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -41,7 +41,7 @@ def digest_files(
     if remembered is not None:
         return remembered
     check()
-    digest = compute() if compute else _hash(files, framing)
+    digest = compute() if compute else hash_files(files, framing)
     if _stats(files) != before:
         raise CheckpointError(f"{files[0].parent}: its files change while they are read; wait until they are written")
     if time.time_ns() - max(stat[2] for stat in before) > _RACY_NS:
@@ -65,7 +65,8 @@ def _key(stats: Sequence[Stat], framing: Framing, compute: Callable[[], str] | N
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
-def _hash(files: Sequence[Path], framing: Framing) -> str:
+def hash_files(files: Sequence[Path], framing: Framing) -> str:
+    """SHA-256 hex over files as they are now; nothing remembered is used."""
     digest = hashlib.sha256()
     for file in files:
         if framing == "named":

@@ -53,6 +53,14 @@ def write_file(path: Path, content: str | bytes) -> None:
         hidden.unlink(missing_ok=True)
 
 
+def remove_tree(path: Path) -> None:
+    """Remove a file or a folder; a link itself, never what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _hidden_in(folder: Path) -> Path:
     return folder / f".tmp-{uuid.uuid4().hex}"
 
@@ -62,7 +70,7 @@ def _sweep(folder: Path) -> None:
     for left in folder.glob(".tmp-*"):
         try:
             if time.time() - left.stat().st_mtime > _STALE_S:
-                shutil.rmtree(left, ignore_errors=True)
+                remove_tree(left)
         except FileNotFoundError:
             continue  # another process sweeps too
 

@@ -137,6 +137,17 @@ class Ledger:
             return connection.execute(sa.delete(table).where(_owned_by(_owner(fingerprint)))).rowcount
 
 
+def damaged_plans(plans: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """Keys of those plans of unfinished runs that cannot be read."""
+    damaged = []
+    for key, packed in plans:
+        try:
+            _unpack(packed)
+        except zlib.error:
+            damaged.append(key)
+    return damaged
+
+
 def _plan_key(questions: Sequence[bytes]) -> bytes:
     digest = hashlib.sha256()
     for key in questions:
