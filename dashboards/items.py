@@ -16,7 +16,7 @@ from benchmarks.flips import Moved, find_moved, read_moved
 from benchmarks.side import Side
 from dashboards import data
 from dashboards.options import options
-from workbench.pipeline import side_of
+from workbench.comparing import side_of
 from workbench.records import Comparison, Flip
 
 

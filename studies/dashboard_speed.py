@@ -138,7 +138,7 @@ def decide(store: Any, comparison: Comparison, one: Checkpoint, base: Checkpoint
 
 def large(project: Project, count: int) -> None:
     """Two reports of many items, compared by the pipeline."""
-    from workbench.pipeline import compare
+    from workbench.comparing import compare
 
     rng = np.random.default_rng(1)
     right = rng.random(count) < 0.6

@@ -98,7 +98,7 @@ def merge_frontier(
 
     Raises ConfigError where no task is the domain's: then no point is better than another.
     """
-    from workbench.pipeline import compare
+    from workbench.comparing import compare
 
     project = open_project(project)
     return sweep(

@@ -23,8 +23,7 @@ from workbench.records import Checkpoint
 if TYPE_CHECKING:
     from safety.resolved import ResolvedPolicy
     from safety.review.feedback import Feedback, HeldOut
-    from workbench.pipeline import Listener
-    from workbench.runs import TrainedRun
+    from workbench.pipeline import Listener, TrainedRun
     from workbench.statistics import Interval
     from workbench.store import Project
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from workbench.comparing import Part, compare, compare_recorded, find_flips, find_reasons, select_best
 from workbench.errors import CheckpointError, ConfigError, StoreError
 from workbench.evaluation import (
     Evaluated,
@@ -23,11 +24,9 @@ from workbench.evaluation import (
     with_other_tiling,
 )
 from workbench.frontier import merge, merge_frontier
-from workbench.mixplan import plan_mix
 from workbench.progress import find_run, list_runs, read_curves
-from workbench.records import Checkpoint, Comparison, Decision, Flip, Report
+from workbench.records import Checkpoint, Comparison, Decision, Report
 from workbench.references import (
-    find_noise_report,
     find_report_like,
     include_folders,
     open_project,
@@ -38,15 +37,14 @@ from workbench.runs import prepare_run
 if TYPE_CHECKING:
     from benchmarks.compare import Question
     from benchmarks.cost import TaskCost
-    from benchmarks.side import Side
-    from benchmarks.why import Reasons
     from safety.resolved import ResolvedPolicy
     from training.control import Judged
-    from training.run import Step
+    from training.run import Step, Trained
+    from workbench.frontier import Frontier
     from workbench.gate import Check, Gate
     from workbench.overrides import Override
-    from workbench.runs import PreparedRun, TrainedRun
-    from workbench.store import Project, Store
+    from workbench.runs import PreparedRun
+    from workbench.store import Project
 
 __all__ = [
     "CheckpointCost",
@@ -55,6 +53,7 @@ __all__ = [
     "EvaluationRequest",
     "Gated",
     "Listener",
+    "TrainedRun",
     "compare",
     "evaluate",
     "evaluate_many",
@@ -68,15 +67,12 @@ __all__ = [
     "merge_frontier",
     "open_project",
     "plan_evaluation",
-    "plan_mix",
     "prepare_run",
     "read_curves",
     "resolve_checkpoint",
     "select_best",
     "train",
 ]
-
-Part = Literal["all", "select", "certify"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +92,20 @@ class Gated:
     decision: Decision
     report: Report
     comparison: Comparison | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedRun:
+    """A run that was carried out, with what was found of its last checkpoint."""
+
+    prepared: "PreparedRun"
+    made: "Trained"
+    checkpoints: tuple[Checkpoint, ...]
+    """All that were kept, by step; the last one is the last."""
+    evaluation: Evaluation | None = None
+    frontier: "Frontier | None" = None
+    """Averages with the start, where the recipe asks for them; the chosen one is what was decided about."""
+    gated: Gated | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +167,7 @@ def evaluate_many(
         again = base or done[0]
         evaluate_one(again.report.checkpoint, plan, project, with_other_tiling(request, again.report), listener)
     comparisons = {
-        one.report.id: _compare_recorded(project.store, base.report, one.report, seed=request.seed)
+        one.report.id: compare_recorded(project.store, base.report, one.report, seed=request.seed)
         for one in done
         if base is not None and one.report.id != base.report.id
     }
@@ -185,92 +195,6 @@ def plan_evaluation(
             seconds = expected_seconds(project, checkpoint, lm.engine.scorer, tasks)
         costs.append(CheckpointCost(checkpoint=checkpoint, tasks=tuple(tasks), seconds=seconds))
     return costs
-
-
-def compare(
-    baseline: str,
-    candidates: Sequence[str],
-    *,
-    project: "Project | str | Path",
-    tasks: Sequence[str] = (),
-    margin: float | None = None,
-    alpha: float = 0.05,
-    part: Part = "all",
-    seed: int = 0,
-) -> list[Comparison]:
-    """Compare reports with a baseline's and record the comparisons, in the order of the candidates.
-
-    A report is named by its id (or the beginning of it), or by its checkpoint; of a checkpoint that has several, the
-    one that was asked like the other side is taken. `tasks`: only these tasks or subtasks; `margin`: instead of the
-    suite's. Raises TaskError where two have no task in common, or not the tasks named.
-    """
-    from benchmarks.compare import questions_of
-
-    store = open_project(project).store
-    base = find_report_like(store, baseline, store.report(candidates[0]))
-    made: list[Comparison] = []
-    sides: dict[str, Side] = {}
-    for reference in candidates:
-        candidate = find_report_like(store, reference, base)
-        asked = questions_of(base, candidate, tasks=tasks, margin=margin)
-        made.append(_compare_recorded(store, base, candidate, asked, alpha=alpha, part=part, seed=seed, sides=sides))
-    return made
-
-
-def select_best(
-    baseline: str,
-    candidates: Sequence[str],
-    *,
-    project: "Project | str | Path",
-    tasks: Sequence[str] = (),
-    margin: float | None = None,
-    alpha: float = 0.05,
-    seed: int = 0,
-) -> tuple[list[Comparison], Comparison]:
-    """Select the best candidate on one half of the items, judge it on the other: (all on the first, it on the second).
-
-    Chosen and judged on the same items, the best of many looks better than it is. The best has the largest mean change,
-    in units of each task's margin, over the domain's tasks (all tasks, where none is the domain's), among those that
-    forgot no required task on the first half, if there are such.
-    """
-    options: dict[str, Any] = {"project": project, "tasks": tasks, "margin": margin, "alpha": alpha, "seed": seed}
-    selected = compare(baseline, candidates, part="select", **options)
-    best = max(selected, key=_merit)
-    (judged,) = compare(best.baseline, [best.candidate], part="certify", **options)
-    return selected, judged
-
-
-def _merit(comparison: Comparison) -> tuple[bool, float]:
-    domain = [task for task in comparison.tasks if task.role == "domain"] or comparison.tasks
-    changes = [task.difference.value / task.margin for task in domain if task.difference is not None]
-    forgot = any(task.verdict == "forgot" and task.required for task in comparison.tasks)
-    return not forgot, sum(changes) / len(changes) if changes else float("-inf")
-
-
-def find_flips(comparison: Comparison, *, project: "Project | str | Path", tasks: Sequence[str] = ()) -> list[Flip]:
-    """The items that the two reports of a comparison answer differently, lost ones first; of all tasks or some."""
-    from benchmarks.flips import list_flips
-
-    store = open_project(project).store
-    named = [task for task in comparison.tasks if not tasks or task.task in tasks]
-    return list_flips(named, side_of(store, comparison.baseline), side_of(store, comparison.candidate))
-
-
-def find_reasons(
-    comparisons: Sequence[Comparison], *, project: "Project | str | Path", tasks: Sequence[str] = ()
-) -> "tuple[Reasons, Mapping[str, Sequence[int]]]":
-    """Why the last of some comparisons with one baseline lost what it lost, and at which of them items were first lost.
-
-    The second is empty for a single comparison: task -> number of items first lost at each candidate.
-    """
-    from benchmarks.why import find_reasons as reasons_of
-    from benchmarks.why import first_lost
-
-    store = open_project(project).store
-    baseline = side_of(store, comparisons[-1].baseline)
-    sides = [side_of(store, comparison.candidate) for comparison in comparisons]
-    reasons = reasons_of(comparisons[-1], baseline, sides[-1], tasks=tasks)
-    return reasons, first_lost(comparisons, baseline, sides) if len(comparisons) > 1 else {}
 
 
 def gate(
@@ -348,7 +272,7 @@ def _evaluation_side(
     if base is not None:
         questions = [_question(check) for check in checks if check.matched and not check.rule.is_limit]
         unique = list(dict.fromkeys(questions))
-        comparison = _compare_recorded(store, base, report, unique, alpha=asked.alpha, part=part, seed=seed)
+        comparison = compare_recorded(store, base, report, unique, alpha=asked.alpha, part=part, seed=seed)
     return checks, comparison, base
 
 
@@ -361,7 +285,7 @@ def train(
     on_step: "Callable[[Step], None]" = lambda _: None,
     on_judged: "Callable[[Judged], None]" = lambda _: None,
     listener: Listener | None = None,
-) -> "TrainedRun":
+) -> TrainedRun:
     """Carry a recipe out, evaluate what came of it against where it started, and decide.
 
     The same call after an interruption goes on from the last checkpoint, to the same weights. Where the recipe watches
@@ -370,7 +294,7 @@ def train(
     the recipe or its data cannot bear, RunError where the loss is not a number.
     """
     from workbench.frontier import write_frontier
-    from workbench.runs import TrainedRun, build_hooks, carry_out, prepare_run, to_evaluate
+    from workbench.runs import build_hooks, carry_out, prepare_run, to_evaluate
 
     project = open_project(project)
     prepared = prepare_run(Path(recipe), project, overrides)
@@ -411,48 +335,6 @@ def train(
         evaluation=evaluation,
         frontier=frontier,
         gated=gated,
-    )
-
-
-def _compare_recorded(
-    store: "Store",
-    baseline: Report,
-    candidate: Report,
-    questions: "Sequence[Question] | None" = None,
-    *,
-    alpha: float = 0.05,
-    part: Part = "all",
-    seed: int = 0,
-    sides: "dict[str, Side] | None" = None,
-) -> Comparison:
-    """Compare two reports of the store; `sides` keeps what was read of the baseline from one candidate to the next."""
-    from benchmarks.compare import compare_reports
-
-    kept = {} if sides is None else sides
-    again = find_noise_report(store, baseline)
-    for report in [baseline] if again is None else [baseline, again]:
-        kept.setdefault(report.id, side_of(store, report.id))
-    made = compare_reports(
-        kept[baseline.id],
-        kept.get(candidate.id) or side_of(store, candidate.id),
-        questions,
-        noise=kept[again.id] if again else None,
-        alpha=alpha,
-        part=part,
-        seed=seed,
-    )
-    found = store.add_comparison(_plain(made), kind="paired", reports=[baseline.id, candidate.id])
-    return replace(made, id=found, created_at=_now())
-
-
-def side_of(store: "Store", report_id: str) -> "Side":
-    from benchmarks.side import Side
-
-    return Side(
-        report=store.report(report_id),
-        columns=store.item_columns(report_id),
-        rows=lambda tasks: store.items(report_id, tasks=tasks),
-        take=lambda rows: store.items_at(report_id, rows),
     )
 
 

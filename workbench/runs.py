@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from training.rewards.base import Services
     from training.run import Step, Trained
     from training.sources import RowDocuments
-    from workbench.frontier import Frontier
-    from workbench.pipeline import Evaluation, Gated
     from workbench.store import Project, Store
 
 RUNS = "runs"
@@ -51,20 +49,6 @@ class PreparedRun:
     """What was checked without the model; nothing of it is refused."""
     services: "Services | None" = None
     """What the rewards of method `grpo` need from outside `training`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainedRun:
-    """A run that was carried out, with what was found of its last checkpoint."""
-
-    prepared: PreparedRun
-    made: "Trained"
-    checkpoints: tuple[Checkpoint, ...]
-    """All that were kept, by step; the last one is the last."""
-    evaluation: "Evaluation | None" = None
-    frontier: "Frontier | None" = None
-    """Averages with the start, where the recipe asks for them; the chosen one is what was decided about."""
-    gated: "Gated | None" = None
 
 
 def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -> PreparedRun:

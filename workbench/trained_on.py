@@ -71,7 +71,7 @@ def find_nearest_rows(
 ) -> "Nearest":
     """The training rows nearest to what a comparison's candidate lost."""
     from benchmarks.nearest import find_nearest
-    from workbench.pipeline import side_of
+    from workbench.comparing import side_of
 
     sides = side_of(project.store, comparison.baseline), side_of(project.store, comparison.candidate)
     return find_nearest(comparison, reasons, *sides, trained.rows, tasks=tasks, notes=trained.notes)
@@ -82,7 +82,7 @@ def find_clean_gain(
 ) -> "list[CleanGain]":
     """The change of each domain task (or the named ones), split by overlap with the training rows."""
     from benchmarks.clean import split_gain
-    from workbench.pipeline import side_of
+    from workbench.comparing import side_of
 
     sides = side_of(project.store, comparison.baseline), side_of(project.store, comparison.candidate)
     return split_gain(comparison, *sides, trained.rows, tasks=tasks)

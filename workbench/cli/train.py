@@ -12,7 +12,8 @@ from workbench.cli.output import Progress, print_json, print_line, print_table, 
 if TYPE_CHECKING:
     from training.control import Judged
     from training.run import Step
-    from workbench.runs import PreparedRun, TrainedRun
+    from workbench.pipeline import TrainedRun
+    from workbench.runs import PreparedRun
 
 
 def command(
