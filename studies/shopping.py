@@ -48,9 +48,9 @@ from workbench.store import Project
 TAKES = "about 15 minutes on two quiet cores"
 SUITES, RECIPES = ROOT / "studies" / "suites", ROOT / "studies" / "recipes"
 START, SUITE = "smollm2", "shopping-study"
-STAGES = ("shopping-cpt", "shopping-sft")
-PER_KIND = 200
-"""Training questions of each kind, at most."""
+STAGES = ("shopping-cpt", "shopping-sft", "shopping-more")
+PER_KIND = {"questions": 200, "more_questions": 800}
+"""Training questions of each kind, at most: for the first two stages, and for the third."""
 IN_A_ROW = 5
 """Questions of one kind that stand together in a text or conversation."""
 POOLED_MARGIN = 0.02
@@ -63,8 +63,8 @@ def tasks(role: str) -> list[str]:
     return [task.task for task in load_suite(SUITE, (SUITES,)).tasks if task.role == role]
 
 
-def training_questions() -> dict[str, list[tuple[str, str]]]:
-    """(prompt, answer) of the training half, by kind of question, worded as the suite asks them."""
+def training_questions(most: int) -> dict[str, list[tuple[str, str]]]:
+    """(prompt, answer) of the training half, `most` of each kind of question, worded as the suite asks them."""
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name in tasks("domain"):
         spec, form = shipped_entries()[name]
@@ -75,12 +75,21 @@ def training_questions() -> dict[str, list[tuple[str, str]]]:
                 kind = f"{name}_{doc[spec.split]}" if spec.split else name
                 found[kind].append((ask(doc), doc["choices"][doc["answer"]]))
     rng = random.Random(0)
-    return {kind: rng.sample(pairs, min(PER_KIND, len(pairs))) for kind, pairs in found.items()}
+    return {kind: rng.sample(pairs, min(most, len(pairs))) for kind, pairs in found.items()}
 
 
 def in_rows(pairs: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
     """A few questions together; the rest of a row less than full is a row too."""
     return [pairs[at : at + IN_A_ROW] for at in range(0, len(pairs), IN_A_ROW)]
+
+
+def as_messages(row: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """Questions and answers as a conversation."""
+    return [
+        message
+        for prompt, answer in row
+        for message in ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
+    ]
 
 
 def catalogue() -> list[str]:
@@ -104,29 +113,23 @@ def catalogue() -> list[str]:
 
 
 def write_data(folder: Path) -> dict[str, int]:
-    """The sources of both stages; rows of each."""
-    questions = training_questions()
-    rows = [row for pairs in questions.values() for row in in_rows(pairs)]
+    """The sources of all stages; rows of each, and training questions by kind."""
+    questions = {name: training_questions(most) for name, most in PER_KIND.items()}
+    rows = {name: [row for pairs in kinds.values() for row in in_rows(pairs)] for name, kinds in questions.items()}
     made: dict[str, list[dict[str, Any]]] = {
         "catalogue": [{"text": text} for text in catalogue()],
-        "exercises": [{"text": "\n\n".join(f"{prompt} {answer}" for prompt, answer in row)} for row in rows],
-        "questions": [
-            {
-                "messages": [
-                    message
-                    for prompt, answer in row
-                    for message in ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
-                ]
-            }
-            for row in rows
+        "exercises": [
+            {"text": "\n\n".join(f"{prompt} {answer}" for prompt, answer in row)} for row in rows["questions"]
         ],
+        **{name: [{"messages": as_messages(row)} for row in group] for name, group in rows.items()},
         **replay_rows(),
     }
     for name, content in made.items():
         write_rows(folder / "data" / f"{name}.jsonl", content)
     for stage in STAGES:
         shutil.copy(RECIPES / f"{stage}.yaml", folder / "data")
-    return {name: len(content) for name, content in made.items()} | {k: len(v) for k, v in questions.items()}
+    asked = {kind: len(pairs) for kind, pairs in questions["more_questions"].items()}
+    return {name: len(content) for name, content in made.items()} | asked
 
 
 def measure(path: Path, project: Project) -> dict[str, Any]:
@@ -144,7 +147,7 @@ def run(folder: Path) -> None:
     found = read_found(folder) | {"rows": write_data(folder)}
     arms: dict[str, Any] = found["arms"]
     made = {stage: train_arm(folder / "data" / f"{stage}.yaml", stage, project) for stage in STAGES}
-    for stage in reversed(STAGES):  # what the study is about first
+    for stage in STAGES[1:]:  # the one that the study is about
         if stage not in arms:
             say(f"{stage}: evaluation")
             arms[stage] = trained(made[stage]) | measure(made[stage].path, project)
