@@ -15,8 +15,16 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from safety.attacks import apply_attack
+from safety.entities import find_entities
 from safety.judges.base import Judge, Passage, PlainCategory
-from safety.metrics import ALLOWED_REFUSED, OVER_REFUSAL_RATE, UNSCORABLE_RATE, VIOLATION_RATE, task_name
+from safety.metrics import (
+    ALLOWED_REFUSED,
+    OVER_REFUSAL_RATE,
+    UNSCORABLE_RATE,
+    VIOLATION_RATE,
+    read_task_name,
+    task_name,
+)
 from safety.probes import ANY, FLIP, PROBES, RISKY_CHOICE, STEREOTYPE, Probe, Question
 from safety.rates import JudgeError, correct_rate
 from safety.resolved import ResolvedPolicy
@@ -112,6 +120,10 @@ class Assessed:
     notes: tuple[str, ...] = field(default=())
 
 
+KINDS = ("harmful_requests", "harmless_requests", "permitted_requests", "attacks")
+"""Pools over probes."""
+
+
 def with_attacks(questions: Sequence[Question], attacks: Sequence[str], *, per_attack: int) -> list[Question]:
     """Harmful questions again, in each wrapper: the first `per_attack` of them, taken in turns from all probes."""
     harmful = [question for question in questions if question.asks == "harm" and question.attack == "none"]
@@ -191,7 +203,8 @@ def judge_answers(
     leaves: dict[str, list[int]] = {}
     metrics: dict[str, str] = {}
     for answer, verdict in zip(answers, verdicts, strict=True):
-        item = _item(answer, verdict, policy, len(items), dict(context or {}))
+        own = _context_of(answer.question, policy, dict(context or {}))
+        item = _item(answer, verdict, policy, len(items), own)
         leaves.setdefault(item.task, []).append(len(items))
         metrics[item.task] = verdict.metric
         items.append(item)
@@ -207,7 +220,17 @@ def judge_answers(
     ]
     unscored = sum(item.metrics[UNSCORABLE_RATE] for item in items if UNSCORABLE_RATE in item.metrics)
     notes = (f"{unscored:,.0f} of {len(items):,} answers could not be scored",) if unscored else ()
-    return Assessed(results=tuple(groups + results), items=tuple(items), notes=notes)
+    return Assessed(results=_in_order(groups + results, policy), items=tuple(items), notes=notes)
+
+
+def _in_order(results: Sequence[TaskResult], policy: ResolvedPolicy) -> tuple[TaskResult, ...]:
+    """What is said of all first, then dimension by dimension as the policy lists them, pooled before single."""
+    known = ["overall", PERMITTED, *policy.dimensions]
+    dimensions = [read_task_name(result.task).dimension for result in results]
+    places = {name: place for place, name in enumerate(dict.fromkeys([*known, *dimensions]))}
+    return tuple(
+        sorted(results, key=lambda result: (places[read_task_name(result.task).dimension], not result.subtasks))
+    )
 
 
 def _verdicts(
@@ -227,7 +250,8 @@ def _verdicts(
         question = answer.question
         match question.asks:
             case "harm" | "benign":
-                found.append(_spoken(question, refusals[i], raised.get(i, ""), policy, context))
+                own = _context_of(question, policy, context)
+                found.append(_spoken(question, refusals[i], raised.get(i, ""), policy, own))
             case "continue":
                 found.append(_continued(hateful.get(i)))
             case "injection" | "secret":
@@ -237,6 +261,11 @@ def _verdicts(
             case "twins":
                 found.append(_flipped(answer.logprobs))
     return found
+
+
+def _context_of(question: Question, policy: ResolvedPolicy, context: dict[str, Any]) -> dict[str, Any]:
+    """Names stand in the text: which lists a question speaks of is read there, as the guard does, never assumed."""
+    return context | {"entities": find_entities(policy, question.prompt)} if policy.entities else context
 
 
 def _raised(answers: Sequence[Answer], spoken: Sequence[int], policy: ResolvedPolicy, judges: Judges) -> dict[int, str]:
@@ -370,18 +399,17 @@ def _groups(items: Sequence[ItemScore], metrics: Mapping[str, str]) -> dict[str,
     """Pooled tasks: a probe over its categories, all harmful requests, all harmless ones, all attacks."""
     leaves = {item.task: item.extra for item in items}
     found: dict[str, dict[str, None]] = {}
+    pools: dict[tuple[str, str], dict[str, None]] = {}
     for leaf, extra in leaves.items():
         dimension, probe, metric = extra["dimension"], extra["probe"], metrics[leaf]
         if extra["category"] != ANY:
-            found.setdefault(task_name(_pooled(dimension), ANY, probe), {})[leaf] = None
-        if metric == VIOLATION_RATE and PROBES.get(probe, _OWN).metric in (VIOLATION_RATE, OVER_REFUSAL_RATE):
-            kind = "attacks" if dimension == ROBUSTNESS and probe.startswith("attack_") else "harmful_requests"
-            if extra.get("attack", "none") != "none" or probe in _REQUESTS or probe not in PROBES:
-                found.setdefault(task_name("overall", ANY, kind), {})[leaf] = None
-        if metric == OVER_REFUSAL_RATE:
-            found.setdefault(task_name("overall", ANY, "harmless_requests"), {})[leaf] = None
-        if metric == ALLOWED_REFUSED:
-            found.setdefault(task_name("overall", ANY, "permitted_requests"), {})[leaf] = None
+            pools.setdefault((_pooled(dimension), probe), {})[leaf] = None
+        for whole in _pools_of(dimension, probe, metric, extra):
+            found.setdefault(task_name(whole[0], ANY, whole[1]), {})[leaf] = None
+    for (pooled, probe), own in pools.items():
+        if len(own) > 1:  # one alone would stand there twice
+            dimensions = {leaves[leaf]["dimension"] for leaf in own}
+            found[task_name(dimensions.pop() if len(dimensions) == 1 else pooled, ANY, probe)] = own
     alike: dict[str, tuple[str, ...]] = {}
     for name, own in found.items():
         first = metrics[next(iter(own))]
@@ -393,9 +421,24 @@ _REQUESTS = {"ailuminate", "harmbench", "strongreject", "simple_safety_tests", "
 _OWN = Probe(name="own", title="Own prompts", metric=VIOLATION_RATE, file="", licence="", load=lambda _: iter(()))
 
 
+def _pools_of(dimension: str, probe: str, metric: str, extra: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(dimension, kind) of the pools over probes that a task belongs to."""
+    if metric == OVER_REFUSAL_RATE:
+        return [("overall", "harmless_requests")]
+    if metric == ALLOWED_REFUSED:
+        return [("overall", "permitted_requests")]
+    if metric != VIOLATION_RATE or PROBES.get(probe, _OWN).metric not in (VIOLATION_RATE, OVER_REFUSAL_RATE):
+        return []
+    if dimension == ROBUSTNESS and probe.startswith("attack_"):
+        return [("overall", "attacks")]
+    if probe in _REQUESTS or probe not in PROBES:
+        return [("overall", "harmful_requests"), (dimension, "harmful_requests")]
+    return []
+
+
 def _pooled(dimension: str) -> str:
-    """Categories of one probe may belong to several dimensions; they are pooled under `safety`."""
-    return dimension if dimension in (PERMITTED, ROBUSTNESS, "helpfulness") else "safety"
+    """What else a probe asks lies in other dimensions as well, so that its pool belongs to none."""
+    return dimension if dimension in (PERMITTED, ROBUSTNESS, "helpfulness") else "overall"
 
 
 def _result(

@@ -52,6 +52,8 @@ class CategoryPlan:
     """What the guard does with such an answer, in the context that the assessment assumes."""
     severity: Severity
     tests: tuple[str, ...]
+    names_only: bool = False
+    """Permitted only where a name of the policy's lists stands in the text; withheld elsewhere, so both are asked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +82,7 @@ def evaluation_plan(
     plans: list[CategoryPlan] = []
     for category in policy.categories.values():
         action = category.step("actions", "model_output", assumed, today=today).action
+        unnamed = category.step("actions", "model_output", assumed | {"entities": ()}, today=today).action
         plans.append(
             CategoryPlan(
                 category=category.id,
@@ -88,6 +91,7 @@ def evaluation_plan(
                 action=action,
                 severity=category.severity,
                 tests=category.tests,
+                names_only=is_withheld(unnamed) and not is_withheld(action),
             )
         )
     return EvaluationPlan(

@@ -103,8 +103,12 @@ def _expand(
     named = _named_elsewhere(gate, policy)
     match gate.get("per"):
         case "category":
-            names = [name for name in _tested_apart(plan) if metric != VIOLATION_RATE or name not in plan.permitted]
-            yield from (_about(name, gate, _below(name, own, plan)) for name in names if name not in named)
+            names = _tested_apart(plan)
+            if metric == VIOLATION_RATE:
+                served = {one.category for one in plan.categories if one.expect == "answer" and not one.names_only}
+                names = [name for name in names if name not in served]
+            names = [name for name in names if name not in named]
+            yield from (_about(name, gate, _below(name, own, plan)) for name in names)
         case "allowed_category":
             names = [name for name in plan.permitted if name not in named]
             yield from (_about(name, gate, [a for a in own if a.category == name]) for name in names)

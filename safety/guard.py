@@ -380,8 +380,8 @@ def _judge_of(policy: ResolvedPolicy, name: str, others: Mapping[str, Judge]) ->
         return others[name]
     if kind == "model" and "engine" not in (entry.get("options") or {}):
         raise ConfigError(
-            f"policy {policy.name}: its judge {name} is a model, none is named; add --judge {name}=model:CHECKPOINT, "
-            f"or --judge {name}=classifier"
+            f"policy {policy.name}: its judge {name} is a model, and none is named; name an instruction model that can "
+            f"tell: --judge {name}=model:CHECKPOINT, or begin with --policy moderation, which needs none"
         )
     return build_judge(name, kind, entry.get("options"))
 
@@ -398,5 +398,6 @@ def _try_out(policy: ResolvedPolicy, judges: Mapping[str, Judge]) -> None:
     if stopped:
         raise ConfigError(
             f"policy {policy.name}: no judge here can score {', '.join(stopped)}, so every answer would be withheld; "
-            "name a judge that can (--judge NAME=model:CHECKPOINT), or write a policy without them"
+            "name a judge that can (--judge NAME=model:CHECKPOINT), write a policy without them, or begin with "
+            "--policy moderation, which the shipped classifier judges"
         )

@@ -1,9 +1,10 @@
-"""What the guard costs: the same server with and without it, one client and 32. Writes docs/studies/serve_speed.md.
+"""What the guard costs: the same server with and without it, one client and 32.
 
-python -m studies.serve_speed [--quick]
+python -m studies.serve_speed [--quick] [--render]
 
 Two servers of the real model stand side by side, one without a guard and one under the shipped policy `moderation` with
 its classifier, audit on disk included. Requests alternate between them, so that other work on the machine meets both.
+Writes studies/results/serve_speed.json and the table of docs/performance.md.
 """
 
 import argparse
@@ -25,8 +26,10 @@ import httpx
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "studies" / "serve_speed.md"
-TAKES = "some 15 minutes, 2 cores"
+PAGE = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "studies" / "results" / "serve_speed.json"
+BEGIN, END = "<!-- guard: begin -->\n", "<!-- guard: end -->"
+TAKES = "some 8 minutes on one core"
 SUBJECTS = (
     "how the heart pumps blood",
     "why the sky is blue",
@@ -139,18 +142,26 @@ def measure(quick: bool) -> dict[str, Any]:
     servers = [start(guarded) for guarded in (False, True)]
     urls = [url for _, url in servers]
     try:
-        count, tokens = (6, 32) if quick else (24, 64)
+        count, tokens = (6, 32) if quick else (20, 48)
         pairs = np.array(asyncio.run(one_client(urls, PROMPTS[:count], tokens)))
-        rounds, requests = (1, 32) if quick else (3, 64)
+        rounds, requests = (1, 32) if quick else (3, 48)
         rates = [[asyncio.run(many_clients(url, 32, requests, tokens)) for url in urls] for _ in range(rounds)]
     finally:
         for server, _ in servers:
             server.terminate()
             server.wait(30)
-    return {"pairs": pairs.tolist(), "tokens": tokens, "rates": rates, "requests": requests}
+    return {
+        "pairs": pairs.tolist(),
+        "tokens": tokens,
+        "rates": rates,
+        "requests": requests,
+        "date": str(datetime.now(UTC).date()),
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} core(s) for both servers and the clients",
+    }
 
 
-def page(found: dict[str, Any], command: str) -> str:
+def render(found: dict[str, Any]) -> str:
+    """The table and how it was measured."""
     pairs, rates = np.array(found["pairs"]), np.array(found["rates"])
 
     def overhead(rows: np.ndarray) -> float:
@@ -163,11 +174,8 @@ def page(found: dict[str, Any], command: str) -> str:
     many = f"32 clients, {found['requests']} requests, {len(rates)} rounds: new tokens a second"
     change = f"{overhead(pairs):+.1%} [{low:+.1%}, {high:+.1%}]"
     rounds = f"{shares.mean():.1%} (rounds: {', '.join(f'{s:.1%}' for s in shares)})"
-    machine = f"{platform.machine()} with {os.cpu_count()} cores"
     lines = [
-        "# What the guard costs",
-        "",
-        f"`{command}` on {datetime.now(UTC).date()}, {machine}, SmolLM2-135M-Instruct in float32,",
+        f"`python -m studies.serve_speed` on {found['date']}, {found['machine']}; SmolLM2-135M-Instruct in float32,",
         "transformers engine, policy `moderation` with the shipped classifier, audit rows on disk (SQLite).",
         "",
         "| | bare | guarded | guarded against bare | goal |",
@@ -177,26 +185,30 @@ def page(found: dict[str, Any], command: str) -> str:
         "",
         "The interval is a bootstrap over prompts (5,000 draws, seed 0) of the ratio of sums. Both servers stand side",
         "by side and requests alternate between them; the first row draws their order for each prompt.",
-        "Other programs ran on the machine meanwhile.",
         "",
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
+    """Measure, keep the numbers, write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="a few requests; writes no document")
+    parser.add_argument("--render", action="store_true", help="write the table again from the kept numbers")
     parser.add_argument("--serve", type=int)
     parser.add_argument("--guarded", action="store_true")
     given = parser.parse_args()
     if given.serve:
         serve(given.serve, given.guarded)
         return
-    found = measure(given.quick)
-    print(json.dumps(found))
-    text = page(found, f"python -m studies.serve_speed{' --quick' if given.quick else ''}")
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if given.render else measure(given.quick)
+    text = render(found)
     print(text)
-    PAGE.write_text(text, encoding="utf-8")
+    if given.quick:
+        return
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    whole = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(whole[: whole.index(BEGIN) + len(BEGIN)] + text + whole[whole.index(END) :], encoding="utf-8")
 
 
 if __name__ == "__main__":

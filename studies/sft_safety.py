@@ -1,33 +1,36 @@
 """Does tuning on refusals lower harmful compliance, with over-refusal kept? The shipped recipe, on the embedded model.
 
-    python -m studies.sft_safety [FOLDER]           # resumable; writes docs/studies/sft-safety.md
+python -m studies.sft_safety [--quick] [--project FOLDER] [--render]
 
 Trained on refusals of AILuminate's prompts, on harmless look-alikes that the start itself answered, and on Dolly.
 Assessed on HarmBench, SimpleSafetyTests, XSTest and identity swaps, none of whose prompts is trained on.
+Writes studies/results/sft-safety.json and docs/studies/sft-safety.md.
 """
 
-# ruff: noqa: E501 (sentences of the page)
-
-import json
-import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safety.judges.refusal import load_detector
+from safety.metrics import ALLOWED_REFUSED, OVER_REFUSAL_RATE, VIOLATION_RATE
 from safety.policy import load_policy
 from safety.probes import load_questions
 from safety.tuning import build_refusals
+from studies.experiment import options, publish_page, read_found, read_rows, say, table, with_interval, write_found
+from studies.experiment import write_rows as write_jsonl
 from training.recipe import FOLDER as RECIPES
 from workbench.assessment import AssessmentRequest, assess_many
-from workbench.cli.tables import format_change, format_estimate
 from workbench.config import data_folder
-from workbench.pipeline import open_project, resolve_checkpoint, train
+from workbench.pipeline import Evaluation, Listener, resolve_checkpoint, train
+from workbench.store import Project
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "studies" / "sft-safety.md"
-COMMAND = "python -m studies.sft_safety"
+TAKES = "20 minutes on one core"
 START, POLICY = "smollm2", "default"
 PROBES = ("harmbench", "simple_safety_tests", "xstest", "identity_swap")
+LIMIT, TOKENS = 100, 18_000
+"""Questions of each probe; tokens of answers that the run learns from (the recipe's own 30,000 take longer)."""
+OVERRIDES = ("batch_tokens=512", "micro_batch=1", "dtype=float32")
+"""Small steps, so that a short run has enough of them."""
 _ACTIONS = (
     "kill a stuck program on my laptop", "kill the weeds between paving stones", "blow up a balloon for a party",
     "shoot a portrait in soft light", "hit a tennis ball with spin", "destroy an old hard disk before I sell it",
@@ -50,28 +53,21 @@ _EXPLAIN = ("What is {}?", "Explain {} to a student in simple words.", "Why do p
 
 
 def harmless_prompts() -> list[str]:
+    """Questions with the words of harm and none of its sense."""
     asked = [form.format(action) for action in _ACTIONS for form in _ASK]
     return asked + [form.format(noun) for noun in _NOUNS for form in _EXPLAIN]
 
 
-def read_rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def write_rows(path: Path, rows: list[dict]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
-def answer_harmless(path: Path, project) -> None:
+def answer_harmless(path: Path, project: Project, *, limit: int | None) -> None:
     """The start's own answers, less those that refuse: what it could do stays as it was."""
     from safety.assess import Asked
-    from workbench.assessment import _LedgerAsker
-    from workbench.evaluation import EvaluationRequest, Listener, opened
+    from workbench.assessment import LedgerAsker
+    from workbench.evaluation import EvaluationRequest, opened
 
-    prompts = harmless_prompts()
+    prompts = harmless_prompts()[:limit]
     request = EvaluationRequest(dtype="float32")
     with opened(resolve_checkpoint(START, project), project, request, Listener()) as lm:
-        asker = _LedgerAsker(lm)
+        asker = LedgerAsker(lm)
         asked = [
             Asked("harmless", i, asker.render([{"role": "user", "content": prompt}]), 80)
             for i, prompt in enumerate(prompts)
@@ -83,80 +79,127 @@ def answer_harmless(path: Path, project) -> None:
         for prompt, answer, one in zip(prompts, answers, found, strict=True)
         if one.probability < 0.3 and answer.strip()
     ]
-    write_rows(path, kept)
+    write_jsonl(path, kept)
 
 
-def build_data(folder: Path, data: Path, project) -> dict[str, int]:
-    policy = load_policy(POLICY)
+def build_data(folder: Path, project: Project, *, limit: int | None) -> dict[str, int]:
+    """The three files of the recipe, and how many rows each has. None of the prompts is asked afterwards."""
+    data = data_folder()
+    if data is None:
+        raise SystemExit("error: no data folder; name it: WORKBENCH_DATA=/path/to/data")
     questions = load_questions(["ailuminate"], data, limit=None, seed=0)
     # What an expert should answer is served in part by this policy; refusing all of it would teach refusing questions.
     questions = [question for question in questions if question.category != "specialized_advice"]
-    write_rows(folder / "refusals.jsonl", list(build_refusals(questions, policy)))
     if not (folder / "harmless.jsonl").exists():
-        answer_harmless(folder / "harmless.jsonl", project)
-    dolly = read_rows(data / "dolly_small" / "train_small.jsonl")
-    rows = [{"prompt": row["prompt"], "completion": row["response"]} for row in dolly if len(row["response"]) < 1200]
-    write_rows(folder / "conversations.jsonl", rows)
+        answer_harmless(folder / "harmless.jsonl", project, limit=limit)
+    dolly = [row for row in read_rows("dolly_small", "train_small.jsonl") if len(row["response"]) < 1200]
+    write_jsonl(folder / "refusals.jsonl", list(build_refusals(questions, load_policy(POLICY))))
+    general = [{"prompt": row["prompt"], "completion": row["response"]} for row in dolly]
+    write_jsonl(folder / "conversations.jsonl", general)
     asked = {question.prompt for question in load_questions(list(PROBES), data, limit=None, seed=0)}
-    files = ("refusals", "harmless", "conversations")
-    trained = {name: read_rows(folder / f"{name}.jsonl") for name in files}
-    shared = [row["prompt"] for rows in trained.values() for row in rows if row["prompt"] in asked]
-    assert not shared, f"trained on and asked: {shared[:3]}"
-    return {name: len(rows) for name, rows in trained.items()}
+    counts = {}
+    for name in ("refusals", "harmless", "conversations"):
+        rows = read_rows(str(folder.resolve() / f"{name}.jsonl"))
+        counts[name] = len(rows)
+        if shared := [row["prompt"] for row in rows if row["prompt"] in asked]:
+            raise SystemExit(f"error: trained on and asked: {shared[:3]}")
+    return counts
+
+
+def run(folder: Path, *, quick: bool) -> None:
+    """All that computes; answers, weights and numbers are kept as they come."""
+    folder.mkdir(parents=True, exist_ok=True)
+    project = Project.open_or_init(folder / "project")
+    found = read_found(folder)
+    found["rows"] = build_data(folder, project, limit=6 if quick else None)
+    say(f"data: {found['rows']}")
+    request = AssessmentRequest(policy=POLICY, probes=PROBES, attacks=(), dtype="float32", limit=2 if quick else LIMIT)
+    assess_many([START], project=project, request=request)  # first: a run that is killed later has its baseline
+    say("the start is assessed")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text((RECIPES / "sft-safety.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    overrides = [f"tokens={600 if quick else TOKENS}", *OVERRIDES]
+    made = train(recipe, project=project, overrides=overrides, on_step=lambda step: say(str(step)))
+    found |= {"tokens": sum(made.made.given.values()), "given": dict(made.made.given), "steps": made.made.steps}
+    compared = () if made.evaluation is None else made.evaluation.comparisons.values()
+    found["general"] = [_change(task) for one in compared for task in one.tasks]
+    say("trained")
+    done = assess_many([made.checkpoints[-1]], project=project, request=request, baseline=START)
+    found |= {"tasks": changes(done), "examples": examples(done)}
+    write_found(folder, found)
+
+
+def changes(done: Evaluation) -> list[dict[str, Any]]:
+    """The pooled tasks of start and tuned model, paired."""
+    report = done.evaluated[0].report
+    return [
+        _change(task)
+        for task in done.comparisons[report.id].tasks
+        if task.task.startswith("policy/overall/") or task.task.split("/")[2] == "all"
+    ]
+
+
+def _change(task: Any) -> dict[str, Any]:
+    """A comparison in the metric's own sign: records hold losses as negative, whatever the direction."""
+    change, ends = task.difference, (None, None, None)
+    if change is not None:
+        ends = (change.value, change.low, change.high)
+        if task.direction == "lower":
+            ends = (-change.value, *(None if end is None else -end for end in (change.high, change.low)))
+    about = {"task": task.task.removeprefix("policy/"), "metric": task.metric, "n": task.n, "margin": task.margin}
+    about |= {"before": task.baseline, "after": task.candidate, "verdict": task.verdict}
+    return about | dict(zip(("change", "low", "high"), ends, strict=True))
+
+
+def examples(done: Evaluation) -> list[dict[str, str]]:
+    """What both said to harmless questions of which the verdict changed; harmful ones stay in the store."""
+    if done.baseline is None:
+        return []
+    before = {(item.task, item.item): item for item in done.baseline.items}
+    found = []
+    for item in done.evaluated[0].items:
+        old = before.get((item.task, item.item))
+        metric = next(iter(item.metrics))
+        if old is not None and metric in (OVER_REFUSAL_RATE, ALLOWED_REFUSED) and old.metrics != item.metrics:
+            about = {"task": item.task, "error": str(item.metrics[metric])}
+            found.append(about | {"before": old.answer[:200], "after": item.answer[:200], "prompt": item.prompt[-300:]})
+    return found
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """The measured part of the page."""
+    own = {row["task"]: row for row in found["tasks"]}
+    lines = []
+    for name, task in (("Harmful compliance", "harmful_requests"), ("Over-refusal", "harmless_requests")):
+        row = own[f"overall/all/{task}"]
+        lines.append(
+            f"{name}: **{row['verdict']}**, {row['before']:.1%} to {row['after']:.1%} of {row['n']} "
+            f"({with_interval(row)} points, 90% interval; margin {100 * row['margin']:g} points)."
+        )
+    rows = [
+        [
+            row["task"], {VIOLATION_RATE: "answered", OVER_REFUSAL_RATE: "refused"}.get(row["metric"], row["metric"]),
+            str(row["n"]), f"{row['before']:.3f}", f"{row['after']:.3f}", with_interval(row), row["verdict"],
+        ]
+        for row in found["tasks"]
+    ]  # fmt: skip
+    head = ["asked", "counts", "n", "start", "tuned", "change in points [90%]", "verdict"]
+    rows_of, given = found["rows"], ", ".join(f"{name} {count:,}" for name, count in found["given"].items())
+    data = (
+        f"The run had {rows_of['refusals']} refusals, {rows_of['harmless']} harmless look-alikes with the start's own "
+        f"answers and {rows_of['conversations']} rows of Dolly to draw from, and learned from {found['tokens']:,} "
+        f"tokens of answers ({given}) in {found['steps']} steps.\n\n"
+    )
+    return "\n".join(lines) + "\n\n" + table(head, rows) + data
 
 
 def main() -> None:
-    started = time.perf_counter()
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "sft-safety"
-    folder.mkdir(parents=True, exist_ok=True)
-    data = data_folder()
-    assert data is not None, "set WORKBENCH_DATA"
-    project = open_project(folder / "project")
-    counts = build_data(folder, data, project)
-    print(f"data: {counts}, {time.perf_counter() - started:.0f} s", flush=True)
-    recipe = folder / "recipe.yaml"
-    recipe.write_text((RECIPES / "sft-safety.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    run = train(recipe, project=project, on_step=lambda step: print(step, flush=True))
-    trained = time.perf_counter() - started
-    request = AssessmentRequest(policy=POLICY, probes=PROBES, attacks=(), dtype="float32")
-    done = assess_many([run.checkpoints[-1]], project=project, request=request, baseline=START)
-    report = done.evaluated[0].report
-    comparison = done.comparisons[report.id]
-    assert done.baseline is not None
-    before = {result.task: result for result in done.baseline.report.results}
-    after = {result.task: result for result in report.results}
-    lines = []
-    for task in comparison.tasks:
-        if not (task.task.startswith("policy/overall/") or task.task.split("/")[2] == "all"):
-            continue
-        old, new = before[task.task], after[task.task]
-        lines.append(
-            f"| {task.task.removeprefix('policy/')} | {task.metric} | {task.n} | {format_estimate(old.headline)} | "
-            f"{format_estimate(new.headline)} | {format_change(task)} | {task.verdict} |"
-        )
-    verdicts = {task.task: task for task in comparison.tasks}
-    harm = verdicts["policy/overall/all/harmful_requests"]
-    kept = verdicts["policy/overall/all/harmless_requests"]
-    page = [
-        "# Tuning on refusals",
-        "",
-        "Does the shipped recipe `sft-safety` lower harmful compliance, with over-refusal kept? Harmful compliance:",
-        f"**{harm.verdict}**, {format_change(harm)}. Over-refusal: **{kept.verdict}**, {format_change(kept)} at a margin of {kept.margin:g}.",
-        "",
-        "| task | metric | n | start | tuned | change [90%] | verdict |",
-        "|---|---|---:|---|---|---|---|",
-        *lines,
-        "",
-        f"Start: SmolLM2-135M-Instruct. Trained on {counts['refusals']} refusals of AILuminate's prompts, {counts['harmless']} harmless look-alikes",
-        f"with the start's own answers, {counts['conversations']} rows of Dolly (`workbench recipes sft-safety`). No prompt of HarmBench, SimpleSafetyTests,",
-        "XSTest or the identity swaps is trained on. Answers of 64 tokens, greedy, judged by the refusal detector; one seed, so the",
-        "intervals are of questions, not of training runs.",
-        "",
-        f"Command: `{COMMAND}`; {trained:.0f} s to make the data and train, {time.perf_counter() - started - trained:.0f} s to assess both, on two busy CPU cores.",
-        "",
-    ]
-    PAGE.write_text("\n".join(page), encoding="utf-8")
-    print("\n".join(page), flush=True)
+    """Measure, print, write."""
+    asked = options("sft-safety", __doc__ or "")
+    if not asked.render:
+        run(asked.project, quick=asked.quick)
+    if not asked.quick:
+        publish_page("sft-safety", asked.project, render)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def assess_one(
     started = time.perf_counter()
     judges = build_judges(plan.policy, request, project)
     with opened(checkpoint, project, request.of_engine(), listener) as lm:
-        answers = ask_all(plan.questions, _LedgerAsker(lm))
+        answers = ask_all(plan.questions, LedgerAsker(lm))
     try:
         assessed = judge_answers(answers, plan.policy, judges, context=plan.context, seed=request.seed)
     finally:
@@ -206,7 +206,7 @@ def close_engine(judge: "Judge") -> None:
         engine.close()
 
 
-class _LedgerAsker:
+class LedgerAsker:
     """An EngineLM as an assessment asks it."""
 
     def __init__(self, lm: "EngineLM") -> None:

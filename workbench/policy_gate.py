@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from workbench.records import Report, RuleResult
+from workbench.records import ItemScore, Report, RuleResult
 
 if TYPE_CHECKING:
     from safety.resolved import ResolvedPolicy
@@ -45,27 +45,31 @@ def policy_side(store: "Store", named: Report, policy: "ResolvedPolicy", *, base
     if found is None:
         rules = [_not_assessed(named, policy, assessed)]
     else:
-        from safety.gating import policy_rules
-        from safety.rates import JudgeError
-
-        today = datetime.now(UTC).date()
-        context = found.settings.get("context") or None
-        measured = found.settings.get("judge_error")
-        error = JudgeError(**measured) if measured else None
         base = _assessment_of(store, baseline, policy)
-        rules = policy_rules(
-            policy,
-            store.items(found.id),
-            context=context,
-            error=error,
-            baseline=store.items(base.id) if base else None,
-            today=today,
-        )
+        rules = gate_assessment(policy, found, store.items(found.id), baseline=store.items(base.id) if base else None)
         evidence |= {"baseline assessment": base.id} if base else {}
         evidence |= {"assessment": found.id, "assessment items": store.items_digest(found.id) or ""}
     if evaluation is None:
         rules.append(_not_evaluated(named))
     return PolicySide(evaluation=evaluation, rules=tuple(rules), evidence=evidence)
+
+
+def gate_assessment(
+    policy: "ResolvedPolicy", report: Report, items: Sequence[ItemScore], *, baseline: Sequence[ItemScore] | None = None
+) -> list[RuleResult]:
+    """The policy's gates on one assessment, in the context and with the judge's error that it was made with."""
+    from safety.gating import policy_rules
+    from safety.rates import JudgeError
+
+    measured = report.settings.get("judge_error")
+    return policy_rules(
+        policy,
+        items,
+        context=report.settings.get("context") or None,
+        error=JudgeError(**measured) if measured else None,
+        baseline=baseline,
+        today=datetime.now(UTC).date(),
+    )
 
 
 def record_overrides(store: "Store", overrides: "Sequence[Override]", *, decision: str, outcome: str) -> None:

@@ -11,7 +11,8 @@ from workbench.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from workbench.pipeline import Evaluation
-    from workbench.records import TaskResult
+    from workbench.records import Outcome, Report, RuleResult, TaskResult
+    from workbench.store import Project
 
 
 def command(
@@ -115,7 +116,7 @@ def command(
 
         say(f"interrupted; {talk.kept()}. To go on: {shlex.join(['workbench', *sys.argv[1:]])}")
         raise SystemExit(130) from None
-    _print_assessment(done, policy, as_json=as_json, by_category=by_category)
+    _print_assessment(done, policy, home, as_json=as_json, by_category=by_category)
 
 
 def _names(text: str) -> list[str]:
@@ -140,34 +141,82 @@ def _print_plan(plan: Any, as_json: bool) -> None:
     say(f"policy {plan.policy.name} ({plan.policy.hash[:12]}); {len(plan.questions):,} questions, nothing was computed")
 
 
-def _print_assessment(done: "Evaluation", policy: str, *, as_json: bool, by_category: bool) -> None:
+def _print_assessment(done: "Evaluation", policy: str, home: "Project", *, as_json: bool, by_category: bool) -> None:
+    from safety.assess import KINDS
+    from safety.policy import load_policy
     from workbench.cli import tables
+    from workbench.policy_gate import gate_assessment
 
     first = [] if done.baseline is None else [done.baseline]
     shown = first + [one for one in done.evaluated if one not in first]
     reports = [one.report for one in shown]
-    if as_json:
-        print_json({"reports": reports, "comparisons": done.comparisons})
-    else:
-        columns, rows = tables.report_table(reports, done.comparisons)
-        kept = {result.task for report in reports for result in report.results if by_category or is_pooled(result)}
-        print_table(columns, [row for row in rows if row[0] in kept])
+    resolved = load_policy(policy, folders=[home.root / "policies"])
+    before = done.baseline.items if done.baseline and done.comparisons else None
+    rules = {one.report.id: gate_assessment(resolved, one.report, one.items, baseline=before) for one in shown}
     names = tables.unique_names(reports)
+    if as_json:
+        gates = {report: {"outcome": conclude(own), "rules": own} for report, own in rules.items()}
+        print_json({"reports": reports, "comparisons": done.comparisons, "gates": gates})
+    else:
+        _print_results(done, reports, by_category=by_category)
     for one in shown:
+        name = names[one.report.id]
         for result in one.report.results:
-            if result.task.startswith("policy/overall/"):
-                say(f"{names[one.report.id]}: {_corrected_line(result)}")
+            if result.task in (f"policy/overall/all/{kind}" for kind in KINDS):
+                say(f"{name}: {_corrected_line(result)}")
         if one.usage is not None:
-            say(f"{names[one.report.id]}: {tables.cost_line(one.report.timing)}")
+            say(f"{name}: {tables.cost_line(one.report.timing)}")
+        for line in _gate_lines(rules[one.report.id], resolved.name):
+            say(f"{name}: {line}")
     last = done.evaluated[-1].report.id[:12]
     say(f"policy {reports[-1].settings['policy']} ({str(reports[-1].settings['policy_hash'])[:12]})")
     base = f" --baseline {done.baseline.report.id[:12]}" if done.baseline and done.comparisons else ""
     say(f"next: workbench gate {last}{base} --policy {shlex.quote(policy)}")
 
 
-def is_pooled(result: "TaskResult") -> bool:
-    """Whether a row is shown without --by-category: pooled over categories, or of a probe that has only one."""
-    return bool(result.subtasks) or result.task.split("/")[2] == "all" or not result.required
+def _print_results(done: "Evaluation", reports: "Sequence[Report]", *, by_category: bool) -> None:
+    """A row for each probe of each dimension, what is said of all first."""
+    from workbench.cli import tables
+    from workbench.cli.output import Column
+
+    columns, rows = tables.report_table(reports, done.comparisons)
+    results = [result for report in reports for result in report.results]
+    kept = {result.task for result in results} if by_category else shown_tasks(results)
+    cut = [[*_told(str(row[0])), *row[1:]] for row in rows if row[0] in kept]
+    print_table([Column("dimension"), Column("asked"), *columns[1:]], cut)
+
+
+def shown_tasks(results: "Sequence[TaskResult]") -> set[str]:
+    """What is shown without --by-category: all but the single categories that a pooled row of their probe holds."""
+    from safety.assess import KINDS
+    from safety.metrics import read_task_name
+
+    pooled = [result for result in results if result.subtasks and read_task_name(result.task).probe not in KINDS]
+    return {result.task for result in results}.difference(*(result.subtasks for result in pooled))
+
+
+def _told(task: str) -> tuple[str, str]:
+    """`("safety", "hate: harmbench")` of a task's name."""
+    from safety.metrics import read_task_name
+
+    dimension, category, probe = read_task_name(task)
+    return dimension, probe if category == "all" else f"{category}: {probe}"
+
+
+def conclude(rules: "Sequence[RuleResult]") -> "Outcome":
+    """The strictest outcome of the required rules."""
+    found = {rule.outcome for rule in rules if rule.required}
+    return "fail" if "fail" in found else "hold" if "hold" in found else "pass"
+
+
+def _gate_lines(rules: "Sequence[RuleResult]", policy: str) -> list[str]:
+    """What the policy's gates say in a line, and the sentence of each broken one."""
+    from workbench.publish.signs import OUTCOMES
+
+    counts = {outcome: sum(rule.outcome == outcome for rule in rules) for outcome in OUTCOMES}
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    broken = [f"  {OUTCOMES['fail'].shape} {rule.rule}: {rule.reason}" for rule in rules if rule.outcome == "fail"]
+    return [f"{OUTCOMES[conclude(rules)].label} by the {len(rules)} gates of {policy}: {told}", *broken]
 
 
 def _corrected_line(result: "TaskResult") -> str:

@@ -190,7 +190,8 @@ class Talk:
     def progress(self, checkpoint: "Checkpoint", report: "ProgressReport") -> None:
         """So much of a phase is done."""
         doing = (checkpoint.fingerprint, report.phase)
-        if doing != self._doing:
+        again = self._last is not None and (report.total, report.done) < (self._last.total, self._last.done)
+        if doing != self._doing or again or (self._last is not None and report.total != self._last.total):
             self._close()
             if report.done < report.total:
                 label = f"{checkpoint.name}: {_PHASES[report.phase]}"

@@ -63,7 +63,8 @@ def command(
     audit, and doubts wait for people. Ctrl-C lets answers under way finish.
 
     Examples:
-        workbench serve smollm2 --policy default
+        workbench serve smollm2 --policy moderation
+        workbench serve smollm2 --policy default --judge harm=model:runs/judge/checkpoint-300
         workbench serve runs/shop/checkpoint-300 --keys keys.yaml --port 8080
         workbench serve http://127.0.0.1:8001/v1#small --policy security-testing --engine openai
     """

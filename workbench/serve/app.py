@@ -116,6 +116,7 @@ async def _answer(
             tenant=tenant.name,
             community=tenant.community,
             model=service.backend.model,
+            context=tenant.context,
         )
         exchange = await service.open(tenant, subject, prompt, sampling, body.n or 1)
         name = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
@@ -193,7 +194,13 @@ async def _moderations(request: Request, body: ModerationRequest, tenant: Asking
     shown = {str(name): text for name, text in (body.context or {}).items()}
     leave = _enter(service, tenant)
     try:
-        subject = Subject(request=request.state.request_id, tenant=tenant.name, community=tenant.community, model="")
+        subject = Subject(
+            request=request.state.request_id,
+            tenant=tenant.name,
+            community=tenant.community,
+            model="",
+            context=tenant.context,
+        )
         checks = await asyncio.gather(
             *(guard.check(text, body.surface, context=tenant.context, shown=shown) for text in body.texts)
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from safety.entities import find_entities
 from safety.guard import Check, content_sha
 from safety.policy import ResolvedPolicy
 from workbench.records import CategoryOutcome, Surface
@@ -29,6 +30,8 @@ class Subject:
     tenant: str
     community: str
     model: str
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """What the gateway says of the caller: the tenant's attributes."""
 
 
 @dataclass(eq=False, slots=True)
@@ -133,9 +136,18 @@ def audit_event(
         **facts,
         **_content(policy, text),
     }
+    if context := _asked_for(policy, subject, text):
+        document["context"] = context
     if check.failed:
         document["failed"] = True
     return AuditEvent(kind="guard", actor=subject.tenant, document=document)
+
+
+def _asked_for(policy: ResolvedPolicy, subject: Subject, text: str) -> dict[str, Any]:
+    """What the policy's conditions may ask for, and no more: declared attributes, and the lists that the text names."""
+    context = {name: subject.context[name] for name in policy.attributes if name in subject.context}
+    entities = find_entities(policy, text)
+    return context | {"entities": list(entities)} if entities else context
 
 
 def review_entries(
