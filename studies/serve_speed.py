@@ -106,7 +106,7 @@ async def one_client(urls: Sequence[str], prompts: Sequence[str], tokens: int) -
         for prompt in prompts:
             seconds = [0.0, 0.0]
             for place in rng.permutation(2):
-                seconds[place], _, withheld = await ask(client, urls[place], prompt, tokens)
+                seconds[place], _, withheld = await ask(client, urls[int(place)], prompt, tokens)
                 if withheld:
                     raise SystemExit(f"the guard withheld an answer to: {prompt}")
             pairs.append((seconds[0], seconds[1]))
