@@ -2,6 +2,8 @@
 
     make study-rl-format          # resumable; writes docs/studies/rl-format.md
 
+A second arm rewards the right word too, and holds the policy near its start.
+
 Questions with one-word answers, each with the demand "Answer in at most five words.". The start rarely obeys. The reward
 is a regular expression (one line of one to five words), and a little for shortness; nobody shows a good answer. Before and
 after the run both checkpoints answer questions about other things, greedily, and the answers are compared in pairs.
@@ -19,7 +21,7 @@ from typing import Any
 
 import yaml
 
-TAKES = "4 minutes of processor time"
+TAKES = "4 minutes of processor time, 8 for the second arm"
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, RESULTS = ROOT / "docs" / "studies" / "rl-format.md", ROOT / "studies" / "results" / "rl-format.json"
 DEMAND = "Answer in at most five words."
@@ -87,7 +89,7 @@ def questions() -> list[dict[str, str]]:
     return found
 
 
-def write_project(home: Path) -> Path:
+def write_project(home: Path, asked_for: dict[str, Any]) -> Path:
     """Questions, task and recipe; every second question is held out. Returns the recipe."""
     asked = questions()
     (home / "tasks").mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ def write_project(home: Path) -> Path:
     text = yaml.safe_dump(task, sort_keys=False) + "process_results: !function scoring.score\n"
     (home / "tasks" / f"{TASK}.yaml").write_text(text, encoding="utf-8")
     recipe = home / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(RECIPE, sort_keys=False), encoding="utf-8")
+    recipe.write_text(yaml.safe_dump(asked_for, sort_keys=False), encoding="utf-8")
     return recipe
 
 
@@ -130,14 +132,33 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def measure(home: Path) -> dict[str, Any]:
+LAST_WORD = r"(?P<answer>[A-Za-z]+)\W*\Z"
+"""What an answer ends with."""
+HELD: dict[str, Any] = RECIPE | {
+    "recipe": "held",
+    "rl": RECIPE["rl"]
+    | {
+        "steps": 24,
+        "kl": 0.05,
+        "rewards": [
+            {"kind": "regex", "name": "right", "weight": 2.0, "options": {"pattern": LAST_WORD, "column": "answer"}},
+            *RECIPE["rl"]["rewards"],
+        ],
+    },
+    "save_every": 6,
+}
+"""The second arm: besides the form, the right word last, and a price on distance from the start."""
+ARMS = {"rule": RECIPE, "held": HELD}
+
+
+def measure(home: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """Train, ask both checkpoints the held-out questions, compare."""
     from workbench.evaluation import EvaluationRequest
     from workbench.pipeline import evaluate_many, train
     from workbench.store import Project
 
     project = Project.open_or_init(home)
-    recipe = write_project(home)
+    recipe = write_project(home, asked)
     began, cpu = time.perf_counter(), time.process_time()
     made = train(recipe, project=project, on_step=lambda s: print(s.step, s.reward, file=sys.stderr, flush=True))
     wall, busy = time.perf_counter() - began, time.process_time() - cpu
@@ -276,10 +297,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--project", type=Path, default=ROOT / "build" / "studies" / "rl-format")
     parser.add_argument("--render", action="store_true", help="write the page again from the kept numbers")
+    parser.add_argument("--arm", choices=[*ARMS], nargs="*", default=[*ARMS])
     options = parser.parse_args()
     if not options.render:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(measure(options.project), indent=1) + "\n", encoding="utf-8")
+        kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+        for arm in options.arm:
+            kept[arm] = measure(options.project / arm, ARMS[arm])
+            RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(render(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
     sys.stdout.write(f"{PAGE}\n")
 
