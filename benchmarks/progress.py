@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["score", "perplexity", "generate"]
+Phase = Literal["score", "perplexity", "generate", "episodes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,7 @@
 """An orchestrator in a process of its own: the policy opens boxes with tools, adds up, answers; four turns and more.
 
-    python examples/tool_orchestrator.py runs/my-tools
+    python examples/tool_orchestrator.py runs/my-tools          # while it trains
+    python examples/tool_orchestrator.py episodes/boxes         # while an environment's file is evaluated
 
 Nothing here knows the workbench but the client, which is one file. The boxes are the row's; your own orchestrator has
 your simulator, your repository or your browser in their place.
@@ -73,5 +74,5 @@ def act(episode: Episode) -> None:
 
 
 if __name__ == "__main__":
-    done = Run.of_folder(sys.argv[1]).drive(act, concurrency=8)
+    done = Run.drive_folder(sys.argv[1], act, concurrency=8)
     sys.stderr.write(f"{done} episodes\n")

@@ -108,6 +108,30 @@ class Run:
         run._file = path
         return run
 
+    @staticmethod
+    def drive_folder(
+        folder: str | Path,
+        act: Callable[["Episode"], None],
+        *,
+        concurrency: int = 8,
+        wait_s: float = 600.0,
+        idle_s: float = 60.0,
+    ) -> int:
+        """Drive run after run as they appear in a folder; returns how many episodes came to their end.
+
+        An evaluation of several checkpoints is one run after the other in the same folder. The first may take `wait_s`
+        to begin; after that it ends when none has come for `idle_s`.
+        """
+        done, found, last = 0, 1, time.monotonic()
+        while found or time.monotonic() - last < idle_s:
+            try:
+                run = Run.of_folder(folder, wait_s=idle_s if done else wait_s)
+            except FileNotFoundError:
+                return done
+            found = run.drive(act, concurrency=concurrency)  # none: the file is one that a killed run left behind
+            done, last = done + found, time.monotonic() if found else last
+        return done
+
     def episodes(self, *, most: int = 1, wait_s: float = 20.0) -> Iterator[Episode]:
         """Episodes until the run is over, or out of reach for `patience_s`."""
         reached = time.monotonic()
@@ -117,7 +141,7 @@ class Run:
                 found = self.post("/episodes", body, key=self.key, wait_s=wait_s + 30, attempts=1)
                 reached = time.monotonic()
             except (OSError, urllib.error.URLError):
-                gone = self._file is not None and not self._file.is_file()  # the run took it away when it ended
+                gone = self._file is not None and not self._is_told()  # the run took it away when it ended
                 if gone or time.monotonic() - reached > self.patience_s:
                     return
                 time.sleep(0.5)
@@ -126,6 +150,13 @@ class Run:
                 yield Episode(self, told)
             if found["over"] and not found["episodes"]:
                 return
+
+    def _is_told(self) -> bool:
+        """Whether the folder still names this run."""
+        try:
+            return self._file is not None and json.loads(self._file.read_text(encoding="utf-8"))["key"] == self.key
+        except (OSError, ValueError, KeyError):
+            return False
 
     def drive(self, act: Callable[[Episode], None], *, concurrency: int = 8) -> int:
         """Call `act` for every episode, so many at the same time; returns how many came to their end.

@@ -97,6 +97,8 @@ class Evaluation(StrictModel):
 
     suites: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
+    environments: tuple[Path, ...] = ()
+    """Files of environments, relative to the recipe: their episodes are tasks like any other."""
     limit: int | None = Field(default=None, ge=1)
     baseline: str | None = None
     """Default: the checkpoint that the run started from."""

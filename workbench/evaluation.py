@@ -32,6 +32,8 @@ class EvaluationRequest:
 
     suites: Sequence[str] = ()
     tasks: Sequence[str] = ()
+    environments: Sequence[str | Path] = ()
+    """Files of environments: their episodes are tasks like any other."""
     num_fewshot: int | None = None
     """Overrides every task's own number of shots."""
     limit: int | float | None = None
@@ -85,22 +87,28 @@ def evaluate_one(
     checkpoint: Checkpoint, plan: "Plan", project: "Project", request: EvaluationRequest, listener: Listener
 ) -> Evaluated:
     """Load, run, score, record. What is computed is kept, whatever happens."""
-    from benchmarks.runner import run_plan
+    from benchmarks.runner import Outcome, run_plan
+    from workbench.agents import play_environments
 
     started = time.perf_counter()
+    outcome = Outcome(results=(), items=())
     with opened(checkpoint, project, request, listener) as lm:
-        outcome = run_plan(
-            lm,
-            plan,
-            apply_chat_template=request.apply_chat_template,
-            system_instruction=request.system_instruction,
-        )
+        if plan.entries:
+            outcome = run_plan(
+                lm,
+                plan,
+                apply_chat_template=request.apply_chat_template,
+                system_instruction=request.system_instruction,
+            )
+        played = play_environments(checkpoint, lm.engine, project, request, listener) if request.environments else []
     for note in lm.usage.notes:
         listener.on_note(note)
-    report = _build_report(checkpoint, lm, outcome.results, request, seconds=time.perf_counter() - started)
-    report = _with_id(report, outcome.items)
-    project.store.add_report(report, outcome.items)
-    return Evaluated(report=report, items=outcome.items, usage=lm.usage, computed=lm.computed, reused=lm.reused)
+    results = (*outcome.results, *(one.result for one in played))
+    items = (*outcome.items, *(item for one in played for item in one.items))
+    report = _build_report(checkpoint, lm, results, request, seconds=time.perf_counter() - started)
+    report = _with_id(report, items)
+    project.store.add_report(report, items)
+    return Evaluated(report=report, items=items, usage=lm.usage, computed=lm.computed, reused=lm.reused)
 
 
 def with_other_tiling(request: EvaluationRequest, report: Report) -> EvaluationRequest:
@@ -159,9 +167,13 @@ def engine_options(checkpoint: Checkpoint, project: "Project", request: Evaluati
 
 def build_plan_of(project: "Project", request: EvaluationRequest, listener: Listener | None = None) -> "Plan":
     """What the request asks, with the project's own tasks and data folder; the listener is told what cannot be."""
-    from benchmarks.runner import build_plan
+    from benchmarks.runner import Plan, build_plan
+    from workbench.agents import open_environments
     from workbench.config import data_folder
 
+    open_environments(project, request.environments)  # what is wrong with one is told before a model is loaded
+    if request.environments and not request.suites and not request.tasks:
+        return Plan(entries=(), leaves={}, limits={}, seed=request.seed)
     plan = build_plan(
         suites=request.suites,
         tasks=request.tasks,
@@ -201,6 +213,7 @@ def _build_report(
             # Only where they were asked: reports without them keep their ids.
             **({"variants": request.variants} if request.variants else {}),
             **({"choices_only": True} if request.choices_only else {}),
+            **({"environments": [Path(one).name for one in request.environments]} if request.environments else {}),
         },
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=describe_environment() | ({"notes": "; ".join(usage.notes)} if usage.notes else {}),

@@ -289,9 +289,8 @@ def train(
     """Carry a recipe out, evaluate what came of it against where it started, and decide.
 
     The same call after an interruption goes on from the last checkpoint, to the same weights. Where the recipe watches
-    the run from inside, `on_judged` hears each look. Without suites or tasks in the recipe nothing is evaluated, and
-    nothing is decided. Raises UserError before a second of training for what
-    the recipe or its data cannot bear, RunError where the loss is not a number.
+    the run from inside, `on_judged` hears each look. Where it names nothing to evaluate, nothing is decided. Raises
+    UserError before a second of training for what recipe or data cannot bear, RunError where the loss is no number.
     """
     from workbench.frontier import write_frontier
     from workbench.runs import build_hooks, carry_out, prepare_run, to_evaluate
@@ -301,9 +300,10 @@ def train(
     on_prepared(prepared)
     made, checkpoints = carry_out(prepared, project, on_step, build_hooks(prepared, project, on_judged))
     asked, averages = prepared.recipe.evaluation, prepared.recipe.merge
-    if not checkpoints or (not asked.suites and not asked.tasks):  # none: another process of this run has them
+    own = [Path(recipe).parent / one for one in asked.environments]
+    if not checkpoints or not (asked.suites or asked.tasks or own):  # none: another process of this run has them
         return TrainedRun(prepared=prepared, made=made, checkpoints=tuple(checkpoints))
-    request = EvaluationRequest(suites=asked.suites, tasks=asked.tasks, limit=asked.limit)
+    request = EvaluationRequest(suites=asked.suites, tasks=asked.tasks, environments=own, limit=asked.limit)
     baseline = asked.baseline or prepared.start
     wanted = to_evaluate(prepared.recipe, checkpoints)
     evaluation = evaluate_many(wanted, project=project, request=request, baseline=baseline, listener=listener)

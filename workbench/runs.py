@@ -61,6 +61,7 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
     from training.preflight import check_recipe, refuse
     from training.recipe import load_recipe
     from training.trackers import check_trackers
+    from workbench.agents import check_environments
     from workbench.preflight import check_evaluation
 
     recipe = load_recipe(path, overrides)
@@ -69,6 +70,7 @@ def prepare_run(path: Path, project: "Project", overrides: Iterable[str] = ()) -
     home, hooks, planned = project.root / RUNS / recipe.recipe, (), None
     services = _services(recipe, project, path.parent)
     findings = check_evaluation(recipe, sources, project, goes_on=last_checkpoint(home) is not None)
+    findings += check_environments(recipe, sources, project, path.parent)
     refuse(findings)
     if recipe.curriculum is not None:
         from training.curriculum import grade

@@ -31,7 +31,7 @@ class Template:
     def __post_init__(self) -> None:
         if not getattr(self.tokenizer, "chat_template", None):
             raise ConfigError(
-                "start: its tokenizer has no chat template, so a prompt cannot be put to it; put one into its "
+                "this model's tokenizer has no chat template, so a prompt cannot be put to it; put one into its "
                 "tokenizer_config.json"
             )
 
@@ -67,7 +67,7 @@ class Template:
         opened = self._render(before[:1], (), opens=True)
         if not after.startswith(said) or not said.startswith(opened + STAND_IN):
             raise ConfigError(
-                "start: its chat template rewrites earlier turns, so several turns cannot be trained as they were "
+                "this model's chat template rewrites earlier turns, so several turns cannot be trained as they were "
                 "read; give it a template that only adds to what was said"
             )
         end = self._ids(said[len(opened) + len(STAND_IN) :])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from training.rl.conversation import Template
-from workbench.errors import RunError
+from workbench.errors import ConfigError, RunError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +47,14 @@ def seed_of(*parts: int) -> int:
 class Policy:
     """The model that is trained, asked for answers. Close it when training ends."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, temperature: float, max_rows: int = 64) -> None:
-        """`model`: as transformers knows it, adapters within; its weights may change between the answers."""
+    def __init__(
+        self, model: Any, tokenizer: Any, *, temperature: float, max_rows: int = 64, engine: Any = None
+    ) -> None:
+        """
+        Args:
+            model: as transformers knows it, adapters within; its weights may change between the answers.
+            engine: of that model, where there is one already; nothing else may use it meanwhile.
+        """
         from workbench.engines.causal_model import CausalModel
         from workbench.engines.continuous import ContinuousBatcher
         from workbench.engines.transformers_engine import TransformersEngine
@@ -56,13 +62,25 @@ class Policy:
         self.model, self.tokenizer, self.temperature = model, tokenizer, temperature
         self.template = Template(tokenizer=tokenizer)
         training = model.training
-        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        engine = TransformersEngine(
-            CausalModel(model, device=model.device, weights=dtype, arithmetic=dtype), tokenizer, cache_gb=2.0
-        )
+        if engine is None:
+            dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+            inner = CausalModel(model, device=model.device, weights=dtype, arithmetic=dtype)
+            engine = TransformersEngine(inner, tokenizer, cache_gb=2.0)
         self._batcher = ContinuousBatcher(engine, max_rows=max_rows)
         self.window = min(engine.max_length, engine.path_limit)
         model.train(training)
+
+    @classmethod
+    def of_engine(cls, engine: Any, *, temperature: float, max_rows: int = 64) -> "Policy":
+        """A loaded checkpoint that nothing trains. Raises ConfigError: the engine holds no weights here."""
+        from workbench.engines.transformers_engine import TransformersEngine
+
+        if not isinstance(engine, TransformersEngine):
+            raise ConfigError(
+                f"an environment needs the checkpoint's own tokens, which engine {engine.name} does not give; evaluate "
+                "weights, with --engine transformers"
+            )
+        return cls(engine.model.model, engine.tokenizer, temperature=temperature, max_rows=max_rows, engine=engine)
 
     @contextmanager
     def awake(self) -> Any:

@@ -41,14 +41,7 @@ def build_collector(
 
     def driver() -> Driver:
         policy = Policy(run.model, run.tokenizer, temperature=options.temperature, max_rows=MOST_ROWS)
-        if options.orchestrator is not None:
-            from training.rl.gateway import OrchestratedDriver
-
-            return OrchestratedDriver(policy, options, run=run.recipe.recipe, folder=run.folder)
-        if options.environment:
-            build = environments.get(options.environment)
-            return EnvironmentDriver(policy, options, lambda: build(**options.environment_options))
-        return PlainDriver(policy, options)
+        return build_driver(options, policy, run=run.recipe.recipe, folder=run.folder)
 
     return Collector(
         options=options,
@@ -60,3 +53,15 @@ def build_collector(
         scorer=Scorer.build(options.rewards, services),
         tell=tell,
     )
+
+
+def build_driver(options: Reinforce, policy: Policy, *, run: str, folder: Path) -> Driver:
+    """What lets a policy act; `folder` is where an orchestrator finds the way to it."""
+    if options.orchestrator is not None:
+        from training.rl.gateway import OrchestratedDriver
+
+        return OrchestratedDriver(policy, options, run=run, folder=folder)
+    if options.environment:
+        build = environments.get(options.environment)
+        return EnvironmentDriver(policy, options, lambda: build(**options.environment_options))
+    return PlainDriver(policy, options)

@@ -11,12 +11,13 @@ from workbench.cli.output import Column, Progress, format_duration, print_json, 
 
 if TYPE_CHECKING:
     from benchmarks.progress import ProgressReport
+    from workbench.agents import EpisodePlan
     from workbench.engines.base import Engine
     from workbench.pipeline import CheckpointCost, Evaluation
     from workbench.records import Checkpoint
     from workbench.store import Project
 
-_PHASES = {"score": "scoring", "perplexity": "reading text", "generate": "writing"}
+_PHASES = {"score": "scoring", "perplexity": "reading text", "generate": "writing", "episodes": "episodes"}
 
 
 def command(
@@ -49,6 +50,10 @@ def command(
     ] = None,
     tasks: Annotated[
         list[str] | None, typer.Option(help="Tasks, separated by commas.", rich_help_panel="Tasks")
+    ] = None,
+    environment: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of an environment: episodes as a task; may be repeated.", rich_help_panel="Tasks"),
     ] = None,
     num_fewshot: Annotated[
         int | None, typer.Option(min=0, help="Examples in each prompt.", rich_help_panel="Tasks")
@@ -100,8 +105,10 @@ def command(
         workbench eval smollm2 --suite sample-general
         workbench eval runs/shop/checkpoint-300 --suite shopping --suite general --baseline smollm2
         workbench eval smollm2 --tasks arc_easy,hellaswag --limit 200 --dry-run
+        workbench eval runs/agent/checkpoint-50 --environment boxes.yaml --suite general --baseline smollm2
         workbench eval --config release.yaml --limit 500
     """
+    from workbench.agents import plan_episodes
     from workbench.cli.eval_config import read_eval_config
     from workbench.cli.projects import find_project
     from workbench.cli.unfinished import clear_unfinished, read_unfinished, write_unfinished
@@ -116,6 +123,7 @@ def command(
         tasks=[
             name.strip() for part in asked.or_else("tasks", tasks) or [] for name in part.split(",") if name.strip()
         ],
+        environments=[str(path) for path in asked.or_else("environment", environment) or []],
         num_fewshot=asked.or_else("num_fewshot", num_fewshot),
         limit=int(limit) if limit is not None and limit >= 1 else limit,
         seed=asked.or_else("seed", seed) or 0,
@@ -136,7 +144,9 @@ def command(
     if not named:
         raise ConfigError("eval: no checkpoint named; give a folder, a GGUF file, a hub id, or smollm2")
     if dry_run:
-        _print_costs(plan_evaluation(named, project=home, request=request, baseline=base), as_json)
+        _print_costs(
+            plan_evaluation(named, project=home, request=request, baseline=base), plan_episodes(home, request), as_json
+        )
         return
     write_unfinished(home.root, named, base, request)
     talk = Talk()
@@ -252,9 +262,9 @@ def _next_command(evaluation: "Evaluation") -> str:
     return f"gate {last} --baseline {base}" if base else f"show {last}"
 
 
-def _print_costs(costs: "list[CheckpointCost]", as_json: bool) -> None:
+def _print_costs(costs: "list[CheckpointCost]", episodes: "list[EpisodePlan]", as_json: bool) -> None:
     if as_json:
-        print_json({"costs": costs})
+        print_json({"costs": costs, "environments": episodes})
         return
     heads = ["checkpoint", "task", "items", "requests", "known", "tokens", "one by one", "to write"]
     columns = [Column(head, right=place > 1) for place, head in enumerate(heads)]
@@ -269,6 +279,8 @@ def _print_costs(costs: "list[CheckpointCost]", as_json: bool) -> None:
         tokens = sum(t.tokens for t in cost.tasks)
         time = "unknown time, no report of it yet" if cost.seconds is None else f"about {format_duration(cost.seconds)}"
         say(f"{cost.checkpoint.name}: {tokens:,} tokens to compute, {time}")
+    for one in episodes:
+        say(f"{one.task}: {one.rows * one.samples:,} episodes; what they cost, the environment decides")
 
 
 def _arguments() -> list[str]:

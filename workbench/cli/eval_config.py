@@ -29,6 +29,8 @@ class EvalFile(StrictModel):
     """Suite, or a list of them."""
     tasks: str | tuple[str, ...] = ()
     """Tasks: a list, or names separated by commas."""
+    environment: str | tuple[str, ...] = ()
+    """Files of environments."""
     num_fewshot: int | None = Field(default=None, ge=0)
     """Examples in each prompt."""
     limit: float | None = Field(default=None, gt=0)
@@ -87,11 +89,12 @@ def _from_options(file: Path, data: dict[str, Any]) -> Asked:
         raise ConfigError(f"{file}: checkpoint: checkpoints is given too; keep one of them")
     options = {name: getattr(found, name) for name in found.model_fields_set - {"checkpoint", "checkpoints"}}
     named = (found.checkpoint,) if found.checkpoint is not None else found.checkpoints
-    for name in ("suite", "tasks", "include_path"):
+    for name in ("suite", "tasks", "include_path", "environment"):
         if name in options:
             options[name] = [options[name]] if isinstance(options[name], str) else list(options[name])
-    if "include_path" in options:
-        options["include_path"] = [Path(_beside(file, path)) for path in options["include_path"]]
+    for name in ("include_path", "environment"):
+        if name in options:
+            options[name] = [Path(_beside(file, path)) for path in options[name]]
     if isinstance(options.get("model_args"), dict):
         options["model_args"] = ",".join(f"{key}={value}" for key, value in options["model_args"].items())
     if "baseline" in options and options["baseline"] is not None:

@@ -24,7 +24,9 @@ def write_unfinished(
     note = {
         "checkpoints": [_absolute(one) for one in checkpoints],
         "baseline": None if baseline is None else _absolute(baseline),
-        "request": asdict(request) | {"include_path": [_absolute(str(path)) for path in request.include_path]},
+        "request": asdict(request)
+        | {"include_path": [_absolute(str(path)) for path in request.include_path]}
+        | {"environments": [_absolute(str(path)) for path in request.environments]},
     }
     write_file(root / FILE, json.dumps(to_plain(note), indent=2) + "\n")
 
