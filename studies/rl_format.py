@@ -204,8 +204,9 @@ def item_of(item: Any) -> dict[str, Any]:
     return {"id": item.item, "question": question, "metrics": dict(item.metrics), "answer": item.answer}
 
 
-def render(kept: dict[str, Any]) -> str:
+def render(arms: dict[str, Any]) -> str:
     """The page, of the kept numbers."""
+    kept, held = arms["rule"], arms.get("held")
     before, after = kept["estimates"]["before"], kept["estimates"]["after"]
     (verdict,) = kept["verdict"]
     change, low, high = verdict["change"]
@@ -245,8 +246,7 @@ of the 90 questions are held out, all about other things than those trained on. 
 - The rule is learned{f", by step {reached} in every answer that was sampled" if reached else ""}: the mean reward went from {first["reward"]:.2f} to {last["reward"]:.2f} of 1.3, answers from {first["length"]:.0f} to {last["length"]:.0f} tokens.
 - **A reward teaches what it measures, and nothing holds what it does not.** A short wrong answer earns as much as a short right one, and the policy
   took the shortest way: whoever looked at the reward alone would have called this run a success. A reward for the right word (`regex` with a
-  `column`, `math`, a judge), `kl` above 0 and a watched suite (`control`) are what is meant against it; whether they keep the answers here
-  was not measured.
+  `column`, `math`, a judge), `kl` above 0 and a watched suite (`control`) are what is meant against it; {"the first two are tried below" if held else "whether they keep the answers here was not measured"}.
 - Once every answer earns the same, groups carry no signal (last column): the later steps had little left to teach.
 - `kl: 0` and a high rate (3e-4), so nothing held the model to its start; general suites were not asked. One seed, one model, one rule.
 - Answers of a greedy model on {before["brief"][3]} questions of three kinds: the interval is over questions of these kinds, not over kinds.
@@ -259,13 +259,48 @@ of the 90 questions are held out, all about other things than those trained on. 
 |---|---|---|
 {samples}
 
-## How to repeat it
+{render_held(held) if held else ""}## How to repeat it
 
 ```bash
 make study-rl-format
 ```
 
 Training took {kept["cpu_s"] / 60:.1f} minutes of one core's time, spread over {kept["wall_s"] / 60:.0f} minutes of a machine that was busy with other work. The project is kept in `build/studies/rl-format`, with every sampled answer in its run's `rollouts`.
+"""
+
+
+def render_held(kept: dict[str, Any]) -> str:
+    """The second arm."""
+    before, after = kept["estimates"]["before"], kept["estimates"]["after"]
+    brief, right = paired_change(kept, "brief"), paired_change(kept, "right")
+    steps = kept["log"]
+    every = "\n".join(
+        f"| {line['step']} | {line['reward']:.2f} | {line['reward/brief']:.2f} | {line['reward/right']:.2f} | {line['length']:.1f} | {line['entropy']:.2f} |"
+        for line in steps
+        if line["step"] == 1 or line["step"] % 3 == 0
+    )
+    sides = [{one["id"]: one for one in kept["items"][name]} for name in ("before", "after")]
+    samples = "\n".join(
+        f"| {one['question'].removesuffix(' ' + DEMAND)} | {shown(sides[1][item]['answer'])} |"
+        for item, one in list(sides[0].items())[::5]
+    )
+    return f"""## The right word rewarded, the start held
+
+A second arm from the same start: 2 for an answer that ends with the right word (`regex` with `column`), the rule and the shortness as before, and `kl: {HELD["rl"]["kl"]}`; {len(steps)} steps.
+
+| held-out answers, n = {before["brief"][3]} | before | after | change, paired (95%, bootstrap) |
+|---|---|---|---|
+| one line of one to five words | {share(before["brief"])} | {share(after["brief"])} | {brief[0]:+.2f} [{brief[1]:+.2f}, {brief[2]:+.2f}] |
+| hold the right word | {share(before["right"])} | {share(after["right"])} | {right[0]:+.2f} [{right[1]:+.2f}, {right[2]:+.2f}] |
+
+| step | reward | brief | right | tokens | entropy, nats |
+|---|---|---|---|---|---|
+{every}
+
+| held-out question | after the second arm |
+|---|---|
+{samples}
+
 """
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from training.rewards.base import Scorer, Services
 from training.rl.collect import Driver, Task, sample_of, take_score
@@ -25,7 +25,7 @@ from training.rl.sampling import Policy, seed_of
 from training.rl.setup import build_driver, check_parts
 from training.sources import RowDocuments
 from workbench.config import StrictModel, read_yaml, validate
-from workbench.errors import ConfigError, RunError, did_you_mean
+from workbench.errors import ConfigError, RunError, UserError, did_you_mean
 from workbench.records import Estimate, ItemScore, Role, TaskResult
 from workbench.statistics import Interval, mean_interval
 
@@ -147,8 +147,11 @@ def open_task(path: str | Path, services: Services) -> OpenTask:
         options = asked.as_reinforce()
         check_parts(options, services)
         rows = open_prompts(options, tokenizer=None, folder=path.parent)
-    except (ConfigError, ValueError) as error:
-        raise ConfigError(f"{path}: {_plain_fault(error)}") from None
+    except ValidationError as error:
+        faults = "; ".join(str(fault["msg"]).removeprefix("Value error, ") for fault in error.errors())
+        raise ConfigError(f"{path}: {faults}") from None
+    except UserError as error:
+        raise ConfigError(f"{path}: {str(error).replace('rl.', '')}") from None
     return OpenTask(asked=asked, options=options, rows=rows, folder=path.parent)
 
 
@@ -415,10 +418,6 @@ def _estimate(metric: str, interval: Interval, *, within_unit: bool = False) -> 
         clusters=interval.clusters if interval.clusters != interval.n else None,
         method=interval.method,
     )
-
-
-def _plain_fault(error: Exception) -> str:
-    return str(error).replace("rl.", "")
 
 
 def _digest(value: Any) -> str:
