@@ -5,6 +5,7 @@
 #   make lint       ruff, format check, import layers         make types      pyright
 #   make speed      the speed table against lm-eval           make studies    rerun those that ask no model, list the rest
 #   make study-NAME run one of them: minutes to hours, as the list says
+#   make family     a small model family from nothing: before and after the rate fell, mid-trained, fine-tuned; 10 minutes
 #   make fuzz       10,000 fuzzed requests against a guarded server on the loopback
 #   make docs       regenerate docs/cli.md                    make test-vllm  the tests that run a real vLLM
 #   make clean      remove what `make` made                   make constraints  pin what is newest now
@@ -29,7 +30,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test browser lint types speed fuzz studies docs test-vllm constraints clean
+.PHONY: help setup demo family test browser lint types speed fuzz studies docs test-vllm constraints clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -46,6 +47,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/workbench demo
+
+# Three shipped recipes on public texts (WORKBENCH_DATA names their folder); killed and run again, it goes on.
+family: setup
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m studies.family
 
 lint: setup
 	$(BIN)/ruff check .
