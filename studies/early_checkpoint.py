@@ -31,6 +31,7 @@ from studies.experiment import (
     write_found,
 )
 from studies.family import DOMAIN, GENERAL, make_family, request
+from workbench.statistics import t_quantile
 
 TAKES = "about 15 minutes on one core, the family with it"
 RECIPE = ROOT / "studies" / "recipes" / "early-checkpoint.yaml"
@@ -38,8 +39,6 @@ RATES, SEEDS = (2e-3, 5e-4), (0, 1, 2)
 FOUND = "early-checkpoint"
 """Folder of what was found, below the family's."""
 ENTRIES = {"early": "before the rate fell", "late": "pretrain"}
-STUDENT_T = 4.303
-"""97.5% quantile of Student's t with two degrees of freedom: three seeds."""
 LOG2 = float(np.log(2.0))
 
 Items = dict[str, list[list[Any]]]
@@ -111,7 +110,7 @@ def difference(
     low, high = np.quantile(bits[drawn].sum(1) / size[drawn].sum(1), (0.025, 0.975))
     seeds = None
     if len(each) > 1:
-        half = STUDENT_T * float(np.std(each, ddof=1)) / len(each) ** 0.5
+        half = t_quantile(0.95, len(each) - 1) * float(np.std(each, ddof=1)) / len(each) ** 0.5
         seeds = (float(np.mean(each)) - half, float(np.mean(each)) + half)
     return float(bits.sum() / size.sum()), float(low), float(high), seeds
 

@@ -1,0 +1,1 @@
+"""A small language for flat lattices, made for a study so that no model has seen it: language, solver, simulator."""
