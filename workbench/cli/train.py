@@ -114,6 +114,8 @@ class Talk:
         plan = run.plan
         if (rl := run.recipe.rl) is not None:
             say(f"{run.recipe.recipe}: {plan.steps} steps of {rl.episodes} episodes, from {run.start.name}")
+            if rl.orchestrator is not None:
+                say(f"  your orchestrator drives them; the way to them: {run.folder / 'orchestrator.json'}")
         else:
             tokens = f"{plan.tokens:,} tokens that carry loss"
             say(f"{run.recipe.recipe}: {plan.steps} steps, {tokens}, from {run.start.name}")
