@@ -107,11 +107,7 @@ class RecipeTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write a model that can be loaded as it is; sharded weights are gathered."""
         if self.is_fsdp_enabled:
-            gathered: Any = self.accelerator.get_state_dict(self.model)  # in every process: a collective
-            # on CPUs some are still on their way, and have no storage that could be written
-            state = {
-                name: value.clone() if type(value) is not torch.Tensor else value for name, value in gathered.items()
-            }
+            state = gather_weights(self.model, keep=self.args.should_save)  # in every process: a collective
             if self.args.should_save:
                 self._save(output_dir, state)
         else:
@@ -153,6 +149,22 @@ class RecipeTrainer(Trainer):
             load_adapters(plain, Path(resume_from_checkpoint))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+def gather_weights(model: Any, *, keep: bool) -> dict[str, Any]:
+    """The whole of sharded weights on the CPU, a tensor at a time; every process takes part, those that `keep` get it.
+
+    accelerate's `get_state_dict` sends what is gathered on from the first process, and on CPUs hands out tensors that
+    are still on their way, which have no storage that could be written.
+    """
+    from torch.distributed.tensor import DTensor
+
+    whole: dict[str, Any] = {}
+    for name, value in model.state_dict().items():
+        full = value.full_tensor() if isinstance(value, DTensor) else value
+        if keep:
+            whole[name] = full.detach().to("cpu", copy=True)
+    return whole
 
 
 def _is_full(error: BaseException) -> bool:
@@ -299,8 +311,6 @@ def training_arguments(recipe: Recipe, plan: TrainingPlan, folder: Path) -> Trai
             f"batch_tokens: {plan.rows_per_step} rows a step cannot be shared by {processes} processes with "
             f"micro_batch {recipe.micro_batch}; change one of them"
         )
-    if recipe.shard and processes > 1 and not on_gpu:
-        raise ConfigError("shard: sharded weights train on CPUs, but cannot be saved from there yet; set shard: false")
     kind, kwargs = _scheduler(recipe, plan)
     return TrainingArguments(
         output_dir=str(folder),

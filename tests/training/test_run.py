@@ -212,32 +212,54 @@ def test_documents_of_one_row_do_not_see_each_other(home: Path) -> None:
     assert loss(parts[:1]) == pytest.approx(plain, rel=1e-5)
 
 
-def test_two_processes_come_to_the_losses_of_one(home: Path, whole: Any) -> None:
+def test_two_processes_come_to_the_losses_of_one_copied_or_sharded(home: Path, whole: Any) -> None:
+    """Copied: a model in each. Sharded: FSDP2, whole weights saved, gone on with from the middle."""
     made, _, _ = whole
-    folder = home / "two"
     script = home / "two.py"
     script.write_text(
-        "import sys; from pathlib import Path; from tests.training.test_run import make_recipe, run\n"
-        "run(make_recipe(), Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "import os, sys; from pathlib import Path; from tests.training.test_run import make_recipe, run\n"
+        "from training.run import is_first_process, wait_for_all\n"
+        "home = Path(sys.argv[1])\n"
+        "run(make_recipe(), home, home / 'two')\n"
+        "made, _ = run(make_recipe(shard=True, save_every=4), home, home / 'sharded')\n"
+        "wait_for_all()\n"
+        "if is_first_process():\n"
+        "    made.last.rename(home / 'sharded-whole')\n"
+        "wait_for_all()\n"
+        "run(make_recipe(shard=True, save_every=4), home, home / 'sharded')\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [*launch, str(script), str(home), str(folder)],
+        [*launch, str(script), str(home)],
         cwd=root,
         env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=False,
-        timeout=150,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    losses = [
-        [json.loads(line)["loss"] for line in (one / "log.jsonl").read_text().splitlines()]
-        for one in (made.folder, folder)
-    ]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert seen_rows(folder) == seen_rows(made.folder)
+    one, two, sharded = (
+        [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (made.folder, home / "two", home / "sharded")
+    )
+    assert two == pytest.approx(one, rel=1e-4)
+    assert sharded == pytest.approx(one, rel=1e-4)
+    assert seen_rows(home / "two") == seen_rows(made.folder) == seen_rows(home / "sharded")
+    last = home / "sharded" / made.last.name
+    expected, whole_weights = load_file(made.last / "model.safetensors"), load_file(last / "model.safetensors")
+    assert {name: value.shape for name, value in whole_weights.items()} == {n: v.shape for n, v in expected.items()}
+    for name, value in expected.items():
+        torch.testing.assert_close(whole_weights[name], value, rtol=1e-3, atol=1e-4)
+    uninterrupted = load_file(home / "sharded-whole" / "model.safetensors")
+    assert all(torch.equal(whole_weights[name], value) for name, value in uninterrupted.items())
+
+    from transformers import AutoModelForCausalLM
+
+    loaded, info = AutoModelForCausalLM.from_pretrained(last, output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert torch.equal(loaded.get_input_embeddings().weight, whole_weights["model.embed_tokens.weight"])
 
 
 def _cpu(home: Path) -> Any:
