@@ -17,12 +17,14 @@ from sqlalchemy import Connection, event
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from workbench.errors import StoreError, WorkbenchError
+from workbench.errors import RunError, StoreError, WorkbenchError
 from workbench.store import review_schema as review_schema  # its tables belong to the metadata
 from workbench.store import schema
-from workbench.store.faults import explain
+from workbench.store.faults import explain, is_away
 
+_log = logging.getLogger(__name__)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _UPGRADE_LOCK = 0x776F726B62656E63  # PostgreSQL's advisory lock has one number: "workbenc"
 
@@ -30,14 +32,26 @@ _UPGRADE_LOCK = 0x776F726B62656E63  # PostgreSQL's advisory lock has one number:
 class Database:
     """An open store database. Safe to share between threads; open a new one after a fork."""
 
-    def __init__(self, url: str, *, folder: Path | None = None, busy_timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        folder: Path | None = None,
+        busy_timeout_s: float = 30.0,
+        pool_size: int = 5,
+        reconnect_s: float = 60.0,
+    ) -> None:
         """Open, make or upgrade. A relative SQLite file starts from `folder`.
+        `pool_size`: PostgreSQL connections kept; at most as many more are made when all are in use. `reconnect_s`: how
+        long a PostgreSQL that was there is waited for when it is not, as while it is restarted.
 
         Raises:
             StoreError: a bad URL, an unreachable server, a file that is no database, a newer schema, no right to write.
             RunError: another process holds the lock for too long, or the disk is full.
         """
         self.busy_timeout_s = busy_timeout_s
+        self.pool_size = pool_size
+        self.reconnect_s = 0.0
         self.url = _parse(url, folder)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.where = self.url.database if self.is_sqlite else self.url.render_as_string(hide_password=True)
@@ -47,6 +61,7 @@ class Database:
         except BaseException:
             self.close()
             raise
+        self.reconnect_s = reconnect_s  # from now on: a server that was never there is a wrong URL
 
     def close(self) -> None:
         """Close all connections."""
@@ -55,7 +70,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the store throughout."""
-        with self._explained(), self.engine.connect() as connection, connection.begin():
+        with self._explained(), self._connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -65,7 +80,7 @@ class Database:
         `durable`: it outlives a power cut as well. PostgreSQL does so always; SQLite's log is otherwise forced to disk
         now and then only, and what is in it then outlives a killed process, but not the machine.
         """
-        with self._explained(), self.engine.connect() as connection:
+        with self._explained(), self._connect() as connection:
             connection = connection.execution_options(workbench_write="durable" if durable else "normal")
             with connection.begin():
                 yield connection
@@ -87,6 +102,27 @@ class Database:
             raise
         except DBAPIError as error:
             raise explain(error.orig or error, where=str(self.where), busy_timeout_s=self.busy_timeout_s) from error
+        except PoolTimeoutError as error:
+            raise RunError(
+                f"store {self.where}: all {2 * self.pool_size} connections of this process were in use for "
+                f"{self.busy_timeout_s:g} s; set store_connections in workbench.yaml higher"
+            ) from error
+
+    def _connect(self) -> Connection:
+        """A connection of the pool; while the server is away, it is waited for."""
+        begun, pause = time.monotonic(), 0.2
+        while True:
+            try:
+                return self.engine.connect()
+            except DBAPIError as error:
+                if time.monotonic() - begun + pause > self.reconnect_s or not is_away(error.orig):
+                    raise
+                if pause == 0.2:
+                    _log.warning(
+                        "store %s: the server is away; waiting for it, %g s at most", self.where, self.reconnect_s
+                    )
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
 
     def _connectable(self) -> sa.Engine:
         arguments: dict[str, Any] = {}
@@ -97,6 +133,11 @@ class Database:
             options = f"{given} -c lock_timeout={round(self.busy_timeout_s * 1000)}".strip()
             arguments["connect_args"] = {"options": options, "connect_timeout": 10}
             arguments["pool_pre_ping"] = True  # a server may have been restarted since the last page was shown
+            arguments |= {
+                "pool_size": self.pool_size,
+                "max_overflow": self.pool_size,
+                "pool_timeout": self.busy_timeout_s,
+            }
         try:
             engine = sa.create_engine(self.url, **arguments)
         except ModuleNotFoundError as error:

@@ -10,6 +10,18 @@ from workbench.errors import RunError, StoreError, WorkbenchError
 _KEPT = "what was written before is kept; run the same command again"
 
 
+class AwayError(RunError):
+    """The database server went away in the middle of something, all of which is undone."""
+
+
+def is_away(error: BaseException | None) -> bool:
+    """Whether a PostgreSQL server is not there now, though it may be soon: stopped, starting, or out of reach."""
+    code = getattr(error, "sqlstate", None) or ""
+    folded = str(error).lower()
+    lost = any(said in folded for said in ("connect", "server closed", "terminating"))
+    return code[:3] in ("57P", "080") or (type(error).__name__ == "OperationalError" and not code and lost)
+
+
 def explain(error: BaseException, *, where: str, busy_timeout_s: float) -> WorkbenchError:
     """The error to raise for a driver's (sqlite3 or psycopg)."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -30,6 +42,8 @@ def explain(error: BaseException, *, where: str, busy_timeout_s: float) -> Workb
             f"store {where}: no readable SQLite database ({text}); restore a copy, or name another file as `store` in "
             "workbench.yaml"
         )
+    if code.startswith(("57P", "08")) or "server closed" in folded or "connection is lost" in folded:
+        return AwayError(f"store {where}: the server went away ({text}); start it again, {_KEPT}")
     if code.startswith("3D") or (type(error).__name__ == "OperationalError" and not code and "connect" in folded):
         return StoreError(
             f"store {where}: no connection ({text}); start the server, or correct `store` in workbench.yaml"

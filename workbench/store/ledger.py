@@ -9,19 +9,24 @@ import math
 import sys
 import zlib
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
 from workbench.errors import RunError
 from workbench.store.database import Database, insert
+from workbench.store.faults import AwayError
 from workbench.store.schema import ledger as table
 from workbench.store.schema import ledger_plans
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _OWNER_BYTES = 16
+_TRIES = 3
 _CHUNK = 4000
 """Keys of one SELECT: SQLite takes at most 32,766 parameters."""
 
@@ -57,12 +62,28 @@ def ledger_key(
     return _owner(fingerprint) + digest.digest()
 
 
+def _asked_again(method: Callable[P, R]) -> Callable[P, R]:
+    """A server that went away in the middle undid all of it: do it again, and wait for the server there."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for _ in range(_TRIES - 1):
+            try:
+                return method(*args, **kwargs)
+            except AwayError:
+                continue
+        return method(*args, **kwargs)
+
+    return call
+
+
 class Ledger:
-    """The ledger of one store."""
+    """The ledger of one store. What is asked of it may be asked twice, and is where the database server goes away."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @_asked_again
     def get_many(self, keys: Iterable[bytes]) -> dict[bytes, LedgerEntry]:
         """What is known of these keys; the unknown ones are left out."""
         found: dict[bytes, LedgerEntry] = {}
@@ -75,6 +96,7 @@ class Ledger:
                     found[bytes(key)] = _entry(values)
         return found
 
+    @_asked_again
     def put_many(self, entries: Mapping[bytes, LedgerEntry] | Iterable[tuple[bytes, LedgerEntry]]) -> None:
         """Write one tile in one transaction: all of it or nothing. Keys that are there already keep their number.
 
@@ -89,6 +111,7 @@ class Ledger:
         with self._database.write(counts=False) as connection:
             connection.execute(insert(connection, table).on_conflict_do_nothing(), rows)
 
+    @_asked_again
     def begin(self, questions: Sequence[bytes], unpaid: Collection[int]) -> frozenset[int]:
         """What this run sets out to compute: indices into `questions`, written down before the first is computed.
 
@@ -108,6 +131,7 @@ class Ledger:
             connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"questions": packed}))
         return frozenset(unpaid)
 
+    @_asked_again
     def end(self, questions: Sequence[bytes]) -> None:
         """The run is complete: forget what it set out to compute."""
         if not questions:
