@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from workbench.config_faults import fault_lines
 from workbench.errors import ConfigError, did_you_mean
@@ -182,6 +182,13 @@ class ProjectConfig(StrictModel):
     store: str = "sqlite:///workbench.sqlite"
     """The store: sqlite:///FILE (relative to this folder), postgresql://USER@HOST/DATABASE, or env:NAME to read the
     URL from an environment variable, so that no password stands here."""
+
+    store_connections: int = Field(default=5, ge=1, le=1000)
+    """PostgreSQL: connections that each process keeps open; it takes as many again for moments when all are in use."""
+
+    storage: str | None = None
+    """Object storage (s3://BUCKET/FOLDER, or env:NAME) for reports and trained checkpoints, so that all machines of a
+    project read them; null keeps them in this folder. Credentials come from the environment, never from here."""
 
     data: Path | None = None
     """Folder of data sets; the environment variable WORKBENCH_DATA goes first."""

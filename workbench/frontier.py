@@ -131,6 +131,7 @@ def merge_point(
     last = tuned[-1]
     made = replace(resolve_checkpoint(folder, project), stage=last.stage, parent=last.fingerprint, run=last.run)
     project.store.add_checkpoint(made)
+    project.share(made)
     return made
 
 

@@ -30,7 +30,7 @@ def include_folders(project: "Project", more: Iterable[str | Path] = ()) -> list
 
 
 def resolve_checkpoint(reference: str | Path | Checkpoint, project: "Project | None" = None) -> Checkpoint:
-    """A checkpoint by path, alias of an embedded model, name or fingerprint known to the project, hub id or URL#model.
+    """A checkpoint by path, alias of an embedded model, name or fingerprint known to the project, hub id or URL.
 
     Raises CheckpointError: nothing of that name, or no model.
     """
@@ -48,8 +48,20 @@ def resolve_checkpoint(reference: str | Path | Checkpoint, project: "Project | N
             return checkpoints.resolve(fetched.folder, name=text)
         known = _known_checkpoint(text, project)
         if known is not None:
-            return replace(checkpoints.resolve(known.source, name=known.name), stage=known.stage, parent=known.parent)
+            source = _where_it_lies(known, project)
+            return replace(checkpoints.resolve(source, name=known.name), stage=known.stage, parent=known.parent)
     return checkpoints.resolve(text)
+
+
+def _where_it_lies(known: Checkpoint, project: "Project | None") -> str:
+    """A checkpoint's source; where another machine made it, its copy in the project's storage."""
+    from workbench.store.checkpoints import storage_name
+    from workbench.store.storage import CHECKPOINTS
+
+    if known.kind != "folder" or project is None or project.storage is None or Path(known.source).exists():
+        return known.source
+    copy = project.storage.at(f"{CHECKPOINTS}/{storage_name(known)}")
+    return copy.url if copy.url == known.source or "config.json" in copy.files() else known.source
 
 
 def _known_checkpoint(reference: str, project: "Project | None") -> Checkpoint | None:

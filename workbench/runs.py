@@ -221,6 +221,8 @@ def carry_out(
         raise
     kept = [prepared.folder / f"checkpoint-{step}" for step in complete_checkpoints(prepared.folder)]
     checkpoints = [_register(path, prepared, run, project) for path in kept]
+    for one in checkpoints:
+        project.share(one)
     store.set_run_status(run, "stopped" if made.stopped else "done")
     return made, checkpoints
 

@@ -33,6 +33,7 @@ from workbench.store.items import (
 from workbench.store.ledger import Ledger
 from workbench.store.lineage import Lineage, lineage
 from workbench.store.runs import RunEntry, RunStatus, add_run, runs, set_run_status
+from workbench.store.storage import REPORTS, Storage, fill_from
 from workbench.store.times import now
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MIN_PREFIX = 4
+_REPORT_FILES = ("items.parquet", "report.json")
 
 
 def report_id(report: Report, items: Sequence[ItemScore]) -> str:
@@ -57,15 +59,20 @@ def report_id(report: Report, items: Sequence[ItemScore]) -> str:
 class Store:
     """All that is recorded of one project. Threads may share it."""
 
-    def __init__(self, database: Database, reports_folder: Path) -> None:
+    def __init__(self, database: Database, reports_folder: Path, storage: Storage | None = None) -> None:
+        """`storage`: where reports lie for other machines too; the folder is then a copy, filled as it is read."""
         self.database = database
         self.reports_folder = reports_folder
+        self.storage = storage
         self.ledger = Ledger(database)
 
     @classmethod
-    def open(cls, url: str, *, folder: Path, busy_timeout_s: float = 30.0) -> "Store":
+    def open(
+        cls, url: str, *, folder: Path, busy_timeout_s: float = 30.0, storage: Storage | None = None, pool_size: int = 5
+    ) -> "Store":
         """Open, make or upgrade the store of a project folder; see `Database` for what is raised."""
-        return cls(Database(url, folder=folder, busy_timeout_s=busy_timeout_s), folder / "reports")
+        database = Database(url, folder=folder, busy_timeout_s=busy_timeout_s, pool_size=pool_size)
+        return cls(database, folder / "reports", storage)
 
     def close(self) -> None:
         """Close all connections."""
@@ -129,7 +136,9 @@ class Store:
             (hidden / "report.json").write_text(document + "\n", encoding="utf-8")
 
         with explained_files(self.reports_folder):
-            write_folder(folder, ("items.parquet", "report.json"), fill)
+            write_folder(folder, _REPORT_FILES, fill)
+        if self.storage is not None:
+            self.storage.at(f"{REPORTS}/{report.id}").put(folder, _REPORT_FILES)
         row = {
             "id": report.id,
             "fingerprint": report.checkpoint.fingerprint,
@@ -280,7 +289,15 @@ class Store:
             return read_record(Report, connection.execute(query).scalar_one())
 
     def _items_file(self, reference: str) -> Path:
-        return self.reports_folder / self.report(reference).id / "items.parquet"
+        return self.report_folder(self.report(reference).id) / "items.parquet"
+
+    def report_folder(self, full_id: str) -> Path:
+        """Where a report's files are; fetched from storage where they are not here."""
+        folder = self.reports_folder / full_id
+        if self.storage is not None and not (folder / "items.parquet").is_file():
+            with explained_files(self.reports_folder):
+                fill_from(self.storage.at(f"{REPORTS}/{full_id}"), _REPORT_FILES, folder)
+        return folder
 
 
 def _refuse_several(kind: str, reference: str, found: Sequence[str]) -> None:

@@ -6,14 +6,19 @@ Only safetensors and GGUF are read: a pickle can run code when it is opened.
 import hashlib
 import json
 import re
+import shutil
+import uuid
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
+from workbench.config import cache_folder
 from workbench.errors import CheckpointError, did_you_mean
 from workbench.records import Checkpoint
 from workbench.store.digests import digest_files, hash_files
+from workbench.store.files import write_file
+from workbench.store.storage import Storage, is_storage_url, move_into_cache
 from workbench.store.weights import check_safetensors, read_gguf_header
 
 IMPORTED = "imported:"
@@ -34,8 +39,9 @@ _GENERIC_NAME = re.compile(r"checkpoint-\d+|final|last|best|model|snapshot|main"
 def resolve(source: str | Path, *, revision: str | None = None, name: str | None = None) -> Checkpoint:
     """What `source` names, with the digests of its weights and tokenizer.
 
-    `source` is a folder with safetensors, a GGUF file, a hub id (`owner/name`, `owner/name@revision`), or an
-    endpoint's URL with `#model`. A folder or file of that name goes before a hub id. `name` is what it shall be called.
+    `source` is a folder with safetensors, here or in object storage (`s3://bucket/folder`), a GGUF file, a hub id
+    (`owner/name`, `owner/name@revision`), or an endpoint's URL with `#model`. A folder or file of that name goes before
+    a hub id. `name` is what it shall be called.
 
     Raises:
         CheckpointError: nothing of that name, no model, or a damaged one.
@@ -43,6 +49,8 @@ def resolve(source: str | Path, *, revision: str | None = None, name: str | None
     text = str(source)
     if urlsplit(text).scheme in ("http", "https"):
         return _endpoint(text, name)
+    if is_storage_url(text):
+        return _folder(_fetched(text), kind="folder", source=text, name=name or _name_of(Path(text)))
     if text.startswith(IMPORTED):
         raise CheckpointError(
             f"{text.removeprefix(IMPORTED)}: only a run of it was imported, its weights are not here; name their folder"
@@ -77,6 +85,8 @@ def local_path(checkpoint: Checkpoint) -> Path:
     if checkpoint.kind == "hub":
         identifier, _, revision = checkpoint.source.partition("@")
         return hub_folder(identifier, revision=revision or None)
+    if is_storage_url(checkpoint.source):
+        return _cached(checkpoint)
     path = Path(checkpoint.source)
     if not path.exists():
         raise CheckpointError(f"{checkpoint.name}: {path} is gone; {_names_beside(path)}")
@@ -128,6 +138,68 @@ def weight_files(folder: Path) -> list[Path]:
             "once with transformers where you trust it, and save_pretrained() writes safetensors"
         )
     raise CheckpointError(f"{folder}: no weights (*.safetensors); {_inside(folder)}")
+
+
+def model_files(folder: Path) -> list[str]:
+    """Names below the folder of all that makes up the model: weights, configuration and tokenizer, config.json last."""
+    found = {*weight_files(folder), *tokenizer_files(folder), *_matching(folder, _CONFIG_FILES)}
+    names = sorted(str(file.relative_to(folder)) for file in found)
+    return [name for name in names if name != "config.json"] + ["config.json"]
+
+
+def storage_name(checkpoint: Checkpoint) -> str:
+    """What its folder is called where folders are named by content."""
+    return f"{checkpoint.fingerprint}-{checkpoint.tokenizer[:16]}"
+
+
+def _fetched(url: str) -> Path:
+    """A folder of the cache, named by its content, that holds what lies at a URL; fetched unless it is there.
+
+    Only safetensors, configuration and tokenizer are fetched. Raises CheckpointError: no model lies there.
+    """
+    storage = Storage(url)
+    there = storage.files()
+    wanted = {name: facts for name, facts in there.items() if _is_model_file(name)}
+    if not any(name.endswith(".safetensors") for name in wanted):
+        pickles = sorted(name for name in there if PurePath(name).suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        why = f"its weights are pickles ({', '.join(pickles[:3])})" if pickles else f"{len(there)} files, no model"
+        raise CheckpointError(f"{url}: {why}; name a folder with config.json, tokenizer and *.safetensors")
+    cache = cache_folder() / "checkpoints"
+    seen = hashlib.sha256(json.dumps([url, sorted(wanted.items())]).encode()).hexdigest()
+    note = cache / f"{seen}.json"
+    if note.is_file() and (known := cache / json.loads(note.read_text())["folder"]).is_dir():
+        return known
+    cache.mkdir(parents=True, exist_ok=True)
+    hidden = cache / f".tmp-{uuid.uuid4().hex}"
+    try:
+        storage.get(sorted(wanted), hidden)
+        found = _folder(hidden, kind="folder", source=url, name=url)
+        move_into_cache(hidden, cache / storage_name(found))
+        write_file(note, json.dumps({"folder": storage_name(found), "url": url}))
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    return cache / storage_name(found)
+
+
+def _cached(checkpoint: Checkpoint) -> Path:
+    """Where a checkpoint of a URL lies in the cache. Raises CheckpointError: other weights lie at the URL by now."""
+    folder = cache_folder() / "checkpoints" / storage_name(checkpoint)
+    if not folder.is_dir():
+        _fetched(checkpoint.source)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{checkpoint.name}: other weights than {checkpoint.fingerprint[:12]} lie at {checkpoint.source} by now; "
+            "name the URL again to use those"
+        )
+    return folder
+
+
+def _is_model_file(name: str) -> bool:
+    path = PurePath(name)
+    plain = path.parent == PurePath()
+    return (plain and path.match("*.safetensors")) or any(
+        path.match(pattern) and (plain or "/" in pattern) for pattern in (*_CONFIG_FILES, *_TOKENIZER_FILES)
+    )
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

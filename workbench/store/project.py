@@ -7,9 +7,12 @@ from pathlib import Path
 
 from workbench.config import PROJECT_FILE, ProjectConfig, load_project_config, resolve_env
 from workbench.errors import StoreError
+from workbench.records import Checkpoint
 from workbench.store.catalog import Store
+from workbench.store.checkpoints import local_path, model_files, storage_name
 from workbench.store.faults import explained_files
 from workbench.store.files import write_file
+from workbench.store.storage import CHECKPOINTS, Storage
 
 FOLDERS = ("reports", "tasks", "suites")
 
@@ -71,7 +74,20 @@ class Project:
     def store(self) -> Store:
         """The record of this project."""
         url = resolve_env(self.config.store, where=f"{self.root / PROJECT_FILE}: store")
-        return Store.open(url, folder=self.root)
+        return Store.open(url, folder=self.root, storage=self.storage, pool_size=self.config.store_connections)
+
+    @cached_property
+    def storage(self) -> Storage | None:
+        """Where reports and trained checkpoints lie for other machines too; None: on this disk alone."""
+        if self.config.storage is None:
+            return None
+        return Storage(resolve_env(self.config.storage, where=f"{self.root / PROJECT_FILE}: storage"))
+
+    def share(self, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint that was made here where other machines find it, if the project has such a place."""
+        if self.storage is not None:
+            folder = local_path(checkpoint)
+            self.storage.at(f"{CHECKPOINTS}/{storage_name(checkpoint)}").put(folder, model_files(folder))
 
     def close(self) -> None:
         """Close the store's connections, if it was opened."""

@@ -78,8 +78,9 @@ def _check_reports(project: "Project", looked: Counter[str]) -> list[Finding]:
     cure = "restore the folder from a backup, or evaluate again: the ledger still holds the answers"
     for row in rows:
         looked["reports"] += 1
-        folder, short = project.reports_folder / row["id"], row["id"][:12]
+        short = row["id"][:12]
         try:
+            folder = project.store.report_folder(row["id"])
             report = read_record(Report, row["document"])
             looked["bytes"] += sum(file.stat().st_size for file in folder.iterdir())
             items = read_items(folder / "items.parquet")
