@@ -6,6 +6,7 @@
 #   make speed      the speed table against lm-eval           make studies    rerun those that ask no model, list the rest
 #   make study-NAME run one of them: minutes to hours, as the list says
 #   make family     a small model family from nothing: before and after the rate fell, mid-trained, fine-tuned; 10 minutes
+#   make simulate   what 100,000 communities and a billion posts a day cost, and where it breaks first
 #   make fuzz       10,000 fuzzed requests against a guarded server on the loopback
 #   make docs       regenerate docs/cli.md                    make test-vllm  the tests that run a real vLLM
 #   make clean      remove what `make` made                   make constraints  pin what is newest now
@@ -30,7 +31,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo family test browser lint types speed fuzz studies docs test-vllm constraints clean
+.PHONY: help setup demo family test browser lint types speed fuzz studies docs test-vllm constraints clean simulate
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -90,6 +91,10 @@ studies: setup
 	@$(BIN)/python -m studies --run
 study-%: setup
 	$(BIN)/python -m studies.$(subst -,_,$*)
+
+# Change an assumption: make simulate ASSUME='--set posts_per_day=2.0e+9 --set moderators=8000'
+simulate: setup
+	$(BIN)/python -m studies.simulate $(ASSUME)
 
 docs: setup
 	$(BIN)/python -m workbench.cli.reference docs/cli.md
