@@ -52,6 +52,8 @@ class AssessmentRequest:
     dtype: str | None = None
     batch_tokens: int | None = None
     engine_options: Mapping[str, Any] = field(default_factory=dict)
+    workers: str | None = None
+    """As in EvaluationRequest."""
 
     def of_engine(self) -> EvaluationRequest:
         """The part that an engine is opened by."""
@@ -60,6 +62,7 @@ class AssessmentRequest:
             dtype=self.dtype,
             batch_tokens=self.batch_tokens,
             engine_options=self.engine_options,
+            workers=self.workers,
             seed=self.seed,
         )
 

@@ -57,6 +57,8 @@ class EvaluationRequest:
     """Most memory for shared prefixes, in GB."""
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     """More options of the engine."""
+    workers: str | None = None
+    """A number of processes, or a Ray cluster, that share the work; the numbers are those of one process."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -151,6 +153,8 @@ def engine_options(checkpoint: Checkpoint, project: "Project", request: Evaluati
     given = {name: value for name, value in asked.items() if value is not None}
     if request.dtype is not None and request.dtype not in DTYPES:
         raise EngineError(f"--dtype {request.dtype}: unknown; {did_you_mean(request.dtype, DTYPES)}")
+    if request.workers is not None:
+        given["workers"] = request.workers
     if checkpoint.kind == "endpoint":
         if given:
             option = next(iter(given)).replace("_", "-")

@@ -58,6 +58,8 @@ class ModerationRequest:
     dtype: str | None = None
     batch_tokens: int | None = None
     engine_options: Mapping[str, Any] = field(default_factory=dict)
+    workers: str | None = None
+    """As in EvaluationRequest: each chunk is shared among them, so larger chunks keep them busier."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -136,6 +138,7 @@ def moderate(
         dtype=request.dtype,
         batch_tokens=request.batch_tokens,
         engine_options=request.engine_options,
+        workers=request.workers,
     )
     engine = load(asked, **engine_options(asked, home, of_engine))
     try:

@@ -41,6 +41,9 @@ def test_a_hub_model_is_loaded_from_the_snapshot_that_was_hashed(tiny, tmp_path,
         ("openai", {}, "name an endpoint as URL#model"),
         ("transformers", {"batch_token": 9}, 'did you mean "batch_tokens"'),
         ("transformers", {"model": 1}, "option model"),
+        ("vllm", {"tensor_parallel_size": 0}, "tensor_parallel_size: a whole number from 1 on"),
+        ("vllm", {"pipeline_parallel_size": "two"}, "pipeline_parallel_size: a whole number from 1 on"),
+        ("vllm", {"data_parallel_size": 4}, "--workers 4 starts as many"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_near_name(tiny, engine, options, message):

@@ -40,6 +40,10 @@ def command(
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of one forward pass.", rich_help_panel="Model")
     ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(help="Processes to share the work, or a Ray cluster: ray://HOST:10001.", rich_help_panel="Model"),
+    ] = None,
     probes: Annotated[
         str | None, typer.Option(help="Probes, separated by commas (default: all).", rich_help_panel="Questions")
     ] = None,
@@ -103,6 +107,7 @@ def command(
         engine=engine,
         dtype=dtype,
         batch_tokens=batch_tokens,
+        workers=workers,
     )
     if dry_run:
         _print_plan(build_assessment(home, request), as_json)

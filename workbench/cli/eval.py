@@ -42,6 +42,10 @@ def command(
     model_args: Annotated[
         str | None, typer.Option(help="More options of the engine: key=value,key=value.", rich_help_panel="Model")
     ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(help="Processes to share the work, or a Ray cluster: ray://HOST:10001.", rich_help_panel="Model"),
+    ] = None,
     apply_chat_template: Annotated[
         bool, typer.Option("--apply-chat-template", help="Put prompts into the chat format.", rich_help_panel="Model")
     ] = False,
@@ -135,6 +139,7 @@ def command(
         dtype=asked.or_else("dtype", dtype),
         batch_tokens=asked.or_else("batch_tokens", batch_tokens),
         cache_gb=asked.or_else("cache_gb", cache_gb),
+        workers=asked.or_else("workers", workers),
         engine_options=_engine_options(asked.or_else("model_args", model_args)),
     )
     named = list(checkpoints or asked.checkpoints)

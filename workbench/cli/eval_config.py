@@ -53,6 +53,8 @@ class EvalFile(StrictModel):
     """Tokens of one forward pass."""
     cache_gb: float | None = Field(default=None, ge=0)
     """Most memory for shared prefixes, GB."""
+    workers: int | str | None = None
+    """Processes that share the work, or a Ray cluster."""
     model_args: str | dict[str, Any] | None = None
     """More options of the engine."""
 
@@ -97,6 +99,8 @@ def _from_options(file: Path, data: dict[str, Any]) -> Asked:
             options[name] = [Path(_beside(file, path)) for path in options[name]]
     if isinstance(options.get("model_args"), dict):
         options["model_args"] = ",".join(f"{key}={value}" for key, value in options["model_args"].items())
+    if options.get("workers") is not None:
+        options["workers"] = str(options["workers"])
     if "baseline" in options and options["baseline"] is not None:
         options["baseline"] = _beside(file, options["baseline"])
     return Asked(checkpoints=tuple(_beside(file, one) for one in named), options=options)

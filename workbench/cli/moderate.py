@@ -68,6 +68,10 @@ def command(
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of one forward pass.", rich_help_panel="Model")
     ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(help="Processes to share the work, or a Ray cluster: ray://HOST:10001.", rich_help_panel="Model"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
     project: Annotated[Path | None, typer.Option(help="Project folder (default: the one around here).")] = None,
 ) -> None:
@@ -107,6 +111,7 @@ def command(
         engine=engine,
         dtype=dtype,
         batch_tokens=batch_tokens,
+        workers=workers,
     )
     home = find_project(project, create=True)
     draw = None

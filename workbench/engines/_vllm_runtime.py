@@ -43,7 +43,9 @@ class Runtime:
         Raises:
             EngineError: vLLM is not installed, too old, or cannot load the model with these options.
         """
-        vllm: Any = _import_vllm(parallel=options.get("tensor_parallel_size", 1) > 1)
+        vllm: Any = _import_vllm(
+            parallel=max(options.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline")) > 1
+        )
         self.version: str = vllm.__version__
         self.device: str = importlib.import_module("vllm.platforms").current_platform.device_type
         self._params_class: Any = vllm.SamplingParams

@@ -12,12 +12,13 @@ EngineName = Literal["transformers", "vllm", "openai"]
 ENGINES: tuple[EngineName, ...] = ("transformers", "vllm", "openai")
 
 
-def load(checkpoint: Checkpoint, *, engine: str | None = None, **options: Any) -> Engine:
-    """Load a checkpoint into an engine.
+def load(checkpoint: Checkpoint, *, engine: str | None = None, workers: str | None = None, **options: Any) -> Engine:
+    """Load a checkpoint into an engine, or into several at once.
 
     Args:
         checkpoint: what to load; an endpoint is asked through `openai`, all else is loaded here.
         engine: `transformers`, `vllm` or `openai`; None picks by the checkpoint's kind.
+        workers: a number of processes, or a Ray cluster; None is this process. See `workbench.engines.ray_workers`.
         options: the engine's own options (device, dtype, batch_tokens, cache_gb, ...).
 
     Raises:
@@ -32,6 +33,13 @@ def load(checkpoint: Checkpoint, *, engine: str | None = None, **options: Any) -
             f"--engine {name}: cannot serve {checkpoint.name}, a {checkpoint.kind}; "
             + ("name an endpoint as URL#model" if name == "openai" else "leave --engine out for an endpoint")
         )
+    check_parallel(options)
+    if workers is not None:
+        if name == "openai":
+            raise EngineError(f"--workers: {checkpoint.name} is an endpoint, which has its own; leave --workers out")
+        from workbench.engines.ray_workers import RayEngine
+
+        return RayEngine(checkpoint, workers=workers, engine=name, options=options)
     if name == "transformers":
         from workbench.engines.transformers_engine import TransformersEngine
 
@@ -48,6 +56,19 @@ def load(checkpoint: Checkpoint, *, engine: str | None = None, **options: Any) -
     _check_options(name, options, OpenAIEngine.__init__, Endpoint.__init__)
     url, _, model = checkpoint.source.partition("#")
     return OpenAIEngine(url, model=model, **options)
+
+
+def check_parallel(options: Mapping[str, Any], *, serving: bool = False) -> None:
+    """Refuse numbers of GPUs that are none, before a model is loaded by several. Raises EngineError."""
+    for option in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        value = options.get(option, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise EngineError(f"option {option}: a whole number from 1 on is expected, got {value!r}")
+    if "data_parallel_size" in options and not serving:
+        raise EngineError(
+            f"option data_parallel_size: copies of a model side by side are workers here; --workers "
+            f"{options['data_parallel_size']} starts as many"
+        )
 
 
 def model_folder(checkpoint: Checkpoint) -> str:

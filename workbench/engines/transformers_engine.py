@@ -65,6 +65,7 @@ class TransformersEngine:
         self.usage = Usage()
         self._fallback = "asked for" if not share_prefixes else model.why_no_tree()
         self._tested = False
+        self._planned: tuple[Any, Plan] | None = None
         types = model.weights if model.weights == model.arithmetic else f"{model.weights} in {model.arithmetic}"
         shape = f"tree/{self.batch_tokens}" if share_prefixes else f"plain/{self.batch_tokens}"
         self.scorer = f"transformers/{SCORER} {types} {model.device.type} {shape}"
@@ -179,14 +180,29 @@ class TransformersEngine:
         del self.model
 
     def plan(self, requests: Sequence[ScoreRequest]) -> Plan:
-        """How the requests would be computed, and what that costs; computes nothing."""
-        requests = self._encoded(requests)
-        return plan_requests(
+        """How the requests would be computed, and what that costs; computes nothing. A tuple's plan is kept."""
+        if self._planned is not None and self._planned[0] is requests:
+            return self._planned[1]
+        asked, requests = requests, self._encoded(requests)
+        plan = plan_requests(
             [(r.context_ids, r.continuation_ids) for r in requests],
             budget=self.batch_tokens,
             path_limit=self.path_limit,
             tiles=[r.tile for r in requests],
         )
+        self._planned = (asked, plan) if isinstance(asked, tuple) else None
+        return plan
+
+    def tiles(self, requests: Sequence[ScoreRequest] | Sequence[GenerateRequest]) -> list[list[int]]:
+        """Indices of the requests of each tile, in the order in which tiles are computed."""
+        asked: Any = requests
+        if requests and isinstance(requests[0], GenerateRequest):
+            return self._tiles(self._prompts(asked))
+        asked = self._encoded(asked)
+        self._self_test(asked)
+        if self._fallback:
+            return [[i for s in batch for i in users[s]] for batch, users in self._plain_batches(asked)]
+        return [list(batch.requests) for batch in self.plan(asked).batches if batch.requests]
 
     def _encoded(self, requests: Sequence[ScoreRequest]) -> Sequence[ScoreRequest]:
         if all(r.context_ids for r in requests):
@@ -233,23 +249,30 @@ class TransformersEngine:
 
     def _score_plain(self, requests: Sequence[ScoreRequest], done: set[int]) -> Iterator[list[tuple[int, Score]]]:
         """Padded batches, the model's own attention and head; each distinct sequence once."""
-        users: dict[tuple[int, ...], list[int]] = {}
-        for i, r in enumerate(requests):
-            users.setdefault(r.context_ids + r.continuation_ids[:-1], []).append(i)
-        order = sorted(users, key=lambda s: (-len(s), s))
-        batches: list[list[tuple[int, ...]]] = []
-        for sequence in order:
-            if not batches or len(batches[-1][0]) * (len(batches[-1]) + 1) > self.batch_tokens:
-                batches.append([])
-            batches[-1].append(sequence)
-        self.usage.naive_tokens = sum(len(s) for s in order)
-        for batch in batches:
+        batches = self._plain_batches(requests)
+        for batch, users in batches:
             members = [i for s in batch for i in users[s]]
             if all(i in done for i in members):
                 continue
             answers = self._plain_answers(batch, users, requests)
-            self.usage.prompt_tokens += sum(len(s) for s in batch)
+            size = sum(len(s) for s in batch)
+            self.usage.prompt_tokens += size
+            self.usage.naive_tokens += size
             yield [(i, answers.take(i)) for i in sorted(members) if i not in done]
+
+    def _plain_batches(
+        self, requests: Sequence[ScoreRequest]
+    ) -> list[tuple[list[tuple[int, ...]], dict[tuple[int, ...], list[int]]]]:
+        """Distinct sequences, longest first, in batches; with each batch, the requests of every sequence."""
+        users: dict[tuple[int, ...], list[int]] = {}
+        for i, r in enumerate(requests):
+            users.setdefault(r.context_ids + r.continuation_ids[:-1], []).append(i)
+        batches: list[tuple[list[tuple[int, ...]], dict[tuple[int, ...], list[int]]]] = []
+        for sequence in sorted(users, key=lambda s: (-len(s), s)):
+            if not batches or len(batches[-1][0][0]) * (len(batches[-1][0]) + 1) > self.batch_tokens:
+                batches.append(([], users))
+            batches[-1][0].append(sequence)
+        return batches
 
     def _plain_answers(
         self,

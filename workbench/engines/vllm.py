@@ -45,6 +45,7 @@ class VllmEngine:
         max_model_len: int | None = None,
         max_num_seqs: int | None = None,
         tensor_parallel_size: int = 1,
+        pipeline_parallel_size: int = 1,
         gpu_memory_utilization: float | None = None,
         compile_model: bool | None = None,
         trust_remote_code: bool = False,
@@ -62,6 +63,7 @@ class VllmEngine:
             max_num_seqs: sequences in one batch; None: 64 on a CPU, else vLLM's default.
             tensor_parallel_size: GPUs that share the model. Above 1 vLLM runs in processes of its own, and numbers
                 may differ in the last bits from run to run.
+            pipeline_parallel_size: groups of GPUs that hold the model's layers one after the other.
             gpu_memory_utilization: share (0..1) of the memory that vLLM may take.
             compile_model: let vLLM compile the model: a slower start, then faster; None: on a GPU only.
             trust_remote_code: run code that lies in the model's folder.
@@ -82,6 +84,7 @@ class VllmEngine:
                 "max_model_len": max_model_len,
                 "max_num_seqs": max_num_seqs,
                 "tensor_parallel_size": tensor_parallel_size,
+                "pipeline_parallel_size": pipeline_parallel_size,
                 "gpu_memory_utilization": gpu_memory_utilization,
                 "enforce_eager": None if compile_model is None else not compile_model,
                 "trust_remote_code": trust_remote_code,
@@ -101,7 +104,8 @@ class VllmEngine:
         self.tile_requests = 4 * self.runtime.max_num_seqs
         self.usage = Usage()
         parts = [self.runtime.version, self.runtime.device, self.runtime.dtype, f"head {self.runtime.head}"]
-        sizes = f"tp{tensor_parallel_size} seqs{self.runtime.max_num_seqs} batch{self.runtime.batch_tokens}"
+        groups = f"tp{tensor_parallel_size}" + (f" pp{pipeline_parallel_size}" if pipeline_parallel_size > 1 else "")
+        sizes = f"{groups} seqs{self.runtime.max_num_seqs} batch{self.runtime.batch_tokens}"
         self.scorer = f"vllm/{SCORER} {' '.join(parts)} {sizes} tile{tile_tokens}"
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[ScoreRequest]:
@@ -123,6 +127,16 @@ class VllmEngine:
             answers = self._score_tile(tile, requests)
             self.usage.seconds = time.perf_counter() - start
             yield [(index, score) for index, score in sorted(answers.items()) if index not in done]
+
+    def tiles(self, requests: Sequence[ScoreRequest] | Sequence[GenerateRequest]) -> list[list[int]]:
+        """Indices of the requests of each tile, in the order in which tiles are computed."""
+        asked: Any = requests
+        if requests and isinstance(requests[0], GenerateRequest):
+            prompts = self._encode_prompts(asked)
+            order = sorted(range(len(prompts)), key=lambda index: prompts[index].prompt_ids)
+            return [order[first : first + self.tile_requests] for first in range(0, len(order), self.tile_requests)]
+        jobs = plan_jobs(asked, tile_tokens=self.tile_tokens, max_lasts=MAX_LASTS)
+        return [[index for job in tile for index in job.requests] for tile in jobs]
 
     def generate(
         self, requests: Sequence[GenerateRequest], *, skip: Collection[int] = ()

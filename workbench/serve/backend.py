@@ -305,7 +305,9 @@ def load_backend(checkpoint: Any, *, engine: str | None, model: str, options: di
 
         return open_upstream(checkpoint, model=model, **options)
     if name == "vllm":
+        from workbench.engines.loading import check_parallel
         from workbench.serve.vllm import open_vllm
 
+        check_parallel(options, serving=True)
         return open_vllm(checkpoint, model=model, **options)
     raise EngineError(f"--engine {name}: unknown; known: openai, transformers, vllm")
