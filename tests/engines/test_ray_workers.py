@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from tests.tiny import save_tiny_checkpoint
 from workbench.cli import main
-from workbench.engines.prefix_tree import shared_tokens
+from workbench.engines.prefix_tree import plan_requests
 from workbench.engines.ray_workers import SHARDS_PER_WORKER, cut_shards
 from workbench.errors import RunError
 from workbench.evaluation import EvaluationRequest, Listener
@@ -99,20 +100,33 @@ def test_what_kills_every_worker_ends_the_run_with_what_was_answered_kept(home: 
         evaluate_many([home / "model"], project=home / "none", request=request, listener=Listener(on_loaded=kill_all))
 
 
-def test_shards_are_whole_tiles_in_order_cut_between_subtrees() -> None:
-    stems = [(1,) * 20, (2,) * 30, (3,) * 25, (4,) * 20]
-    sequences = [(*stem, 9, n) for stem in stems for n in range(30)]
-    tiles = [list(range(at, at + 5)) for at in range(0, len(sequences), 5)]
-    shards = cut_shards(tiles, sequences, [""] * len(sequences), 1)
-    assert [i for shard in shards for i in shard] == list(range(len(sequences)))
-    assert 2 <= len(shards) <= 2 * SHARDS_PER_WORKER
-    assert all(shard[0] % 5 == 0 for shard in shards)
-    computed = sum(shared_tokens([sequences[i] for i in shard]) for shard in shards)
-    even = len(sequences) // len(shards)
-    blind = [sequences[at : at + even] for at in range(0, len(sequences), even)]
-    assert shared_tokens(sequences) <= computed <= sum(shared_tokens(part) for part in blind)
-    starts = {shard[0] for shard in shards}
-    assert {0, 30, 60, 90} <= starts  # every subject begins a shard
+def test_shards_are_whole_tiles_in_order_and_compute_hardly_anything_twice() -> None:
+    """Forty subjects with long examples, ten questions each, four choices: the tree of a real suite."""
+    rng = np.random.default_rng(0)
+    requests = []
+    for _ in range(40):
+        shots = rng.integers(0, 40_000, 500).tolist()
+        for _ in range(10):
+            asked = shots + rng.integers(0, 40_000, int(rng.integers(40, 140))).tolist()
+            requests += [(tuple(asked), (choice,)) for choice in range(4)]
+    names, sequences = ["mmlu"] * len(requests), [context + choice[:-1] for context, choice in requests]
+    plan = plan_requests(requests, budget=1024, path_limit=40_000, tiles=names)
+    tiles = [list(batch.requests) for batch in plan.batches if batch.requests]
+    everything = set(range(len(requests)))
+
+    def cost(shards: list[tuple[int, ...]]) -> int:
+        pending = [plan.pending(everything - set(shard)) for shard in shards]
+        return sum(len(plan.batches[batch].tokens) for batches in pending for batch in batches)
+
+    for workers in (2, 4):
+        shards = cut_shards(tiles, sequences, names, workers)
+        assert [i for shard in shards for i in shard] == [i for tile in tiles for i in tile]
+        assert workers <= len(shards) <= workers * SHARDS_PER_WORKER
+        even = np.array_split(np.array([i for tile in tiles for i in tile]), len(shards))
+        assert cost(shards) < 1.2 * plan.tokens
+        assert cost(shards) < cost([tuple(part.tolist()) for part in even])
+    answered = [[i for i in tile if i % 3] for tile in tiles]
+    assert {i for shard in cut_shards(answered, sequences, names, 2) for i in shard} == {i for i in everything if i % 3}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from workbench.records import Checkpoint
 
 SHARDS_PER_WORKER = 6
 """More: less is lost with a worker and the last one is waited for shorter; fewer: less is computed twice at borders."""
+TILES_PER_SHARD = 8
+"""At least, unless workers would stay idle: what lies above a shard in the tree is computed again for it."""
 TRIES = 3
 """Workers that may die of the same shard before the run ends."""
 
@@ -301,11 +303,12 @@ def cut_shards(
         tiles: indices of the requests of each, without those that are answered already.
         sequences: token ids of each request.
         names: of each request; those of different names share nothing.
-        workers: shards become at most SHARDS_PER_WORKER times as many.
+        workers: shards become about SHARDS_PER_WORKER times as many, fewer where they would be too small.
     """
     left = [list(tile) for tile in tiles if tile]
+    wanted = max(workers, min(workers * SHARDS_PER_WORKER, len(left) // TILES_PER_SHARD))
     weights = [sum(len(sequences[i]) + 1 for i in tile) for tile in left]
-    aim = sum(weights) / (workers * SHARDS_PER_WORKER)
+    aim = sum(weights) / wanted
     shards: list[tuple[int, ...]] = []
     start = 0
     while start < len(left):
