@@ -29,7 +29,9 @@ JOB = {"entrypoint", "clusterSelector", "ttlSecondsAfterFinished", "backoffLimit
 
 
 def documents(file: Path) -> Iterator[dict[str, Any]]:
-    yield from yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert (read["apiVersion"], read["kind"]) == ("v1", "List")
+    yield from read["items"]
 
 
 def check(document: dict[str, Any]) -> None:
