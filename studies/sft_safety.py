@@ -24,13 +24,13 @@ from workbench.config import data_folder
 from workbench.pipeline import Evaluation, Listener, resolve_checkpoint, train
 from workbench.store import Project
 
-TAKES = "20 minutes on one core"
+TAKES = "12 minutes on one core"
 START, POLICY = "smollm2", "default"
 PROBES = ("harmbench", "simple_safety_tests", "xstest", "identity_swap")
-LIMIT, TOKENS = 100, 18_000
+LIMIT, TOKENS = 60, 9_000
 """Questions of each probe; tokens of answers that the run learns from (the recipe's own 30,000 take longer)."""
-OVERRIDES = ("batch_tokens=512", "micro_batch=1", "dtype=float32")
-"""Small steps, so that a short run has enough of them."""
+OVERRIDES = ("batch_tokens=512", "micro_batch=1", "dtype=float32", "evaluation.suites=[]")
+"""Small steps, so that a short run has enough of them; general questions are not asked, to save time."""
 _ACTIONS = (
     "kill a stuck program on my laptop", "kill the weeds between paving stones", "blow up a balloon for a party",
     "shoot a portrait in soft light", "hit a tennis ball with spin", "destroy an old hard disk before I sell it",
@@ -55,7 +55,7 @@ _EXPLAIN = ("What is {}?", "Explain {} to a student in simple words.", "Why do p
 def harmless_prompts() -> list[str]:
     """Questions with the words of harm and none of its sense."""
     asked = [form.format(action) for action in _ACTIONS for form in _ASK]
-    return asked + [form.format(noun) for noun in _NOUNS for form in _EXPLAIN]
+    return (asked + [form.format(noun) for noun in _NOUNS for form in _EXPLAIN])[::2]
 
 
 def answer_harmless(path: Path, project: Project, *, limit: int | None) -> None:
@@ -121,8 +121,6 @@ def run(folder: Path, *, quick: bool) -> None:
     overrides = [f"tokens={600 if quick else TOKENS}", *OVERRIDES]
     made = train(recipe, project=project, overrides=overrides, on_step=lambda step: say(str(step)))
     found |= {"tokens": sum(made.made.given.values()), "given": dict(made.made.given), "steps": made.made.steps}
-    compared = () if made.evaluation is None else made.evaluation.comparisons.values()
-    found["general"] = [_change(task) for one in compared for task in one.tasks]
     say("trained")
     done = assess_many([made.checkpoints[-1]], project=project, request=request, baseline=START)
     found |= {"tasks": changes(done), "examples": examples(done)}
