@@ -2,10 +2,10 @@
 
 python -m studies.configurable_policy [--quick] [--project FOLDER] [--render]
 
-The embedded model is asked once: ten questions of every probe, three in each wrapper, and 72 requests written for this study
-(permission tests of a firm that tests systems and of a studio with its own characters). The same answers are then
-judged under `default`, `security-testing` and `media-own-characters`; answers are in the ledger, so that no policy
-after the first asks the model anything. Writes studies/results/configurable-policy.json and its page.
+The embedded model is asked once: ten questions of every probe, three in each wrapper, and 72 requests written for this
+study (permission tests of a firm that tests systems and of a studio with its own characters). The same answers are
+then judged under `default`, `security-testing` and `media-own-characters`; answers are in the ledger, so that no
+policy after the first asks the model anything. Writes studies/results/configurable-policy.json and its page.
 """
 
 from collections import Counter
