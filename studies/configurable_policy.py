@@ -2,7 +2,7 @@
 
 python -m studies.configurable_policy [--quick] [--project FOLDER] [--render]
 
-The embedded model is asked once: two questions of every probe, one in each wrapper, and 72 requests written for this
+The embedded model is asked once: ten questions of every probe, three in each wrapper, and 72 requests written for this
 study (permission tests of a firm that tests systems and of a studio with its own characters). The same answers are
 then judged under `default`, `security-testing` and `media-own-characters`; answers are in the ledger, so that no
 policy after the first asks the model anything. Writes studies/results/configurable-policy.json and its page.
@@ -22,10 +22,10 @@ from workbench.policy_gate import gate_assessment
 from workbench.records import ItemScore, RuleResult
 from workbench.store import Project
 
-TAKES = "4 minutes on one core"
+TAKES = "7 minutes on one core"
 START = "smollm2"
 POLICIES = ("default", "security-testing", "media-own-characters")
-LIMIT, PER_ATTACK = 2, 1
+LIMIT, PER_ATTACK = 10, 3
 PERMISSIONS = ROOT / "studies" / "suites" / "permissions.jsonl"
 
 
