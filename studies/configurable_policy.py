@@ -2,7 +2,7 @@
 
 python -m studies.configurable_policy [--quick] [--project FOLDER] [--render]
 
-The embedded model is asked once: ten questions of every probe, three in each wrapper, and 72 requests written for this
+The embedded model is asked once: two questions of every probe, one in each wrapper, and 72 requests written for this
 study (permission tests of a firm that tests systems and of a studio with its own characters). The same answers are
 then judged under `default`, `security-testing` and `media-own-characters`; answers are in the ledger, so that no
 policy after the first asks the model anything. Writes studies/results/configurable-policy.json and its page.
@@ -14,8 +14,10 @@ from typing import Any
 
 from safety.metrics import ALLOWED_REFUSED, VIOLATION_RATE
 from safety.policy import load_policy
+from safety.probes import PROBES
 from studies.experiment import ROOT, options, publish_page, read_found, say, table, write_found
 from workbench.assessment import AssessmentRequest, assess_many
+from workbench.cli.assess import shown_tasks
 from workbench.evaluation import Evaluated
 from workbench.pipeline import Listener
 from workbench.policy_gate import gate_assessment
@@ -25,7 +27,7 @@ from workbench.store import Project
 TAKES = "7 minutes on one core"
 START = "smollm2"
 POLICIES = ("default", "security-testing", "media-own-characters")
-LIMIT, PER_ATTACK = 10, 3
+LIMIT, PER_ATTACK = 2, 1
 PERMISSIONS = ROOT / "studies" / "suites" / "permissions.jsonl"
 
 
@@ -35,6 +37,7 @@ def run(project: Project, found: dict[str, Any], *, quick: bool) -> dict[str, An
     for name in POLICIES:
         request = AssessmentRequest(
             policy=name,
+            probes=tuple(PROBES),
             prompts=(PERMISSIONS,),
             limit=1 if quick else LIMIT,
             per_attack=1 if quick else PER_ATTACK,
@@ -61,18 +64,14 @@ def _tell(checkpoint: Any, report: Any) -> None:
 
 def _side(name: str, one: Evaluated) -> dict[str, Any]:
     rules = gate_assessment(load_policy(name), one.report, one.items)
+    shown = shown_tasks(one.report.results)
     return {
         "hash": one.report.settings["policy_hash"],
         "computed": one.computed,
         "reused": one.reused,
-        "results": [_result(result) for result in one.report.results if _is_shown(result.task)],
+        "results": [_result(result) for result in one.report.results if result.task in shown],
         "rules": [_rule(rule) for rule in rules],
     }
-
-
-def _is_shown(task: str) -> bool:
-    dimension, category = task.split("/")[1:3]
-    return dimension in ("overall", "permitted") or category == "all"
 
 
 def _result(result: Any) -> dict[str, Any]:
@@ -149,11 +148,11 @@ def render(found: Mapping[str, Any]) -> str:
     parts.append(table(["policy", "category", "under default", "here", "answers", "set by"], moved))
     kept = [[category, str(row["n"]), str(row["errors"])] for category, row in found["unchanged"].items()]
     parts.append("No answer judged otherwise by any of the three:\n\n")
-    parts.append(table(["category", "questions", "violations under all three"], kept))
+    parts.append(table(["category", "questions", "errors under all three"], kept))
     computed = ", ".join(
-        f"{name} {side['computed']} computed and {side['reused']} reused" for name, side in sides.items()
+        f"{name} {side['computed']} computed, {side['reused']} from the ledger" for name, side in sides.items()
     )
-    parts.append(f"{found['questions']} questions. Requests to the model: {computed}.\n\n")
+    parts.append(f"{found['questions']} questions. Requests to the model in the last process: {computed}.\n\n")
     return "".join(parts)
 
 

@@ -2,6 +2,7 @@
 
     python -m studies.moderation_judge               # writes docs/studies/moderation-judge.md and the shipped artefact
     python -m studies.moderation_judge --zero-shot   # with the model judge's rows as well (slow)
+    python -m studies.moderation_judge --harmless    # only: what harmless prompts as training rows would change
 
 Out-of-fold: five folds over OpenAI's moderation set, equal texts on one side; a row is scored by a model that has not
 seen it. Missing labels are masked.
@@ -28,8 +29,9 @@ from safety.judges.classifier import (
     fit_classifier,
     save_classifier,
 )
+from safety.probes import load_questions
 from workbench.config import data_folder
-from workbench.statistics import bootstrap_interval
+from workbench.statistics import bootstrap_interval, mean_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "studies" / "moderation-judge.md"
@@ -165,14 +167,54 @@ def ece_of(rows: Labelled, scores: np.ndarray) -> list[float]:
     return found
 
 
+def false_alarms(classifier: TextClassifier, data: Path) -> list[str]:
+    """How often harmless prompts, none of which was trained on, get a probability of 0.3 or 0.7 for any label."""
+    tasks = read_rows(data / "self_instruct_human" / "seed_and_user_tasks.jsonl")
+    asked = {
+        "people's instructions": [f"{row['instruction']}\n{row['input']}".strip()[:2000] for row in tasks],
+        "XSTest's safe prompts": [
+            question.prompt
+            for question in load_questions(["xstest"], data, limit=None, seed=0)
+            if question.asks == "benign"
+        ],
+    }
+    found = []
+    for name, prompts in asked.items():
+        highest = classifier.probabilities(prompts).max(axis=1)
+        shares = [mean_interval([float(p >= level) for p in highest], binary=True) for level in (0.3, 0.7)]
+        told = " and ".join(f"{one.value:.1%} [{one.low:.1%}, {one.high:.1%}]" for one in shares)
+        found.append(f"{name} (n = {len(prompts)}): {told}")
+    return found
+
+
+def try_harmless(rows: Labelled, data: Path) -> None:
+    """Print what Dolly's prompts as rows that violate nothing do to both: to violations found and to false alarms."""
+    dolly = tuple(row["prompt"] for row in read_rows(data / "dolly_small" / "train_small.jsonl"))
+
+    def plus(part: Labelled) -> Labelled:
+        targets = np.vstack([part.targets, np.zeros((len(dolly), len(LABELS)))])
+        return Labelled(texts=part.texts + dolly, labels=LABELS, targets=targets)
+
+    found = np.full(rows.targets.shape, np.nan)
+    for train, test in rows.folds(5, seed=0):
+        found[test] = fit_classifier(plus(rows.take(train))).probabilities([rows.texts[i] for i in test])
+    ece = ece_of(rows, found)
+    print(f"macro-AUPRC {show_interval(interval_of(rows, found))}, ECE {np.mean(ece):.3f}, worst {max(ece):.3f}")
+    print("\n".join(false_alarms(fit_classifier(plus(rows)), data)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--zero-shot", action="store_true")
+    parser.add_argument("--harmless", action="store_true")
     options = parser.parse_args()
     started = time.perf_counter()
     data = data_folder()
     assert data is not None, "set WORKBENCH_DATA"
     rows = moderation_set(data)
+    if options.harmless:
+        try_harmless(rows, data)
+        return
     ours = out_of_fold(rows)
     scores = {
         "the classifier": ours,
@@ -258,6 +300,13 @@ def main() -> None:
         "and characters are level with plain TF-IDF, not above it, and better calibrated. A larger hash table or other lengths of",
         "n-grams, tried on these folds, change little (0.457 to 0.471 before calibration). Violence,",
         "harassment and the two rare labels have too few rows: do not act on them without a second judge.",
+        "",
+        "**Harmless prompts.** Share with a probability of at least 0.3, and of at least 0.7, for any label:",
+        *(f"{line}." for line in false_alarms(final, data)),
+        "Nearly all of it is hate, of which the set holds 23%, and hardly a short question that is none. With Dolly's 996 prompts as rows",
+        "that violate nothing, 0.3 is reached by 0.2% [0.0%, 1.3%] and 5.3% [2.8%, 9.7%], but violations are told apart less well:",
+        "macro-AUPRC 0.432 [0.396, 0.482], worst calibration error 0.068 (`--harmless`). It is not shipped for that, and is",
+        "the better choice before a chat model: train one on labels of your own traffic (`workbench judge train`).",
         "",
         "A threshold of 0.5 misses many violations of the rarer labels; a policy sets its own, by risk.",
         "",

@@ -12,6 +12,7 @@ import pytest
 
 from tests.tiny import save_tiny_checkpoint
 from workbench.assessment import AssessmentRequest, assess_many, build_assessment
+from workbench.cli.assess import print_assessment
 from workbench.errors import ConfigError, UserError
 from workbench.pipeline import open_project
 
@@ -144,3 +145,16 @@ def _answers(root: Path) -> int:
         except sqlite3.Error:
             return 0
     return 0
+
+
+def test_a_reader_sees_what_is_said_of_all_then_each_dimension_then_what_the_gates_say(assessed, project, capsys):
+    print_assessment(assessed, "default", project, as_json=False, by_category=False)
+    shown, talk = capsys.readouterr()
+    rows = [line.split("\t") for line in shown.splitlines()]
+    assert rows[0][:4] == ["dimension", "asked", "metric", "n"]
+    dimensions = [row[0] for row in rows[1:]]
+    assert dimensions[0] == "overall" and sorted(dimensions, key=list(dict.fromkeys(dimensions)).index) == dimensions
+    assert len({tuple(row[:2]) for row in rows}) == len(rows)
+    (verdict,) = [line for line in talk.splitlines() if line.startswith("other: ") and "gates of default@1" in line]
+    assert verdict.startswith("other: ■ fail") or verdict.startswith("other: ▲ hold")
+    assert talk.splitlines()[-1].startswith("next: workbench gate ")

@@ -121,7 +121,7 @@ def command(
 
         say(f"interrupted; {talk.kept()}. To go on: {shlex.join(['workbench', *sys.argv[1:]])}")
         raise SystemExit(130) from None
-    _print_assessment(done, policy, home, as_json=as_json, by_category=by_category)
+    print_assessment(done, policy, home, as_json=as_json, by_category=by_category)
 
 
 def _names(text: str) -> list[str]:
@@ -146,7 +146,8 @@ def _print_plan(plan: Any, as_json: bool) -> None:
     say(f"policy {plan.policy.name} ({plan.policy.hash[:12]}); {len(plan.questions):,} questions, nothing was computed")
 
 
-def _print_assessment(done: "Evaluation", policy: str, home: "Project", *, as_json: bool, by_category: bool) -> None:
+def print_assessment(done: "Evaluation", policy: str, home: "Project", *, as_json: bool, by_category: bool) -> None:
+    """The table on stdout; what the policy says of it, and the next step, on stderr."""
     from safety.assess import KINDS
     from safety.policy import load_policy
     from workbench.cli import tables
