@@ -28,7 +28,6 @@ FIRST_LOOK = 280
 REMEMBERED = 10
 KEY = {what: key for key, what in KEYS.items()}
 """What can be done -> the key that does it."""
-SEVERE = ("high", "critical")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ class Desk:
         except ReviewError:
             return
         for one in reversed(given):
-            start = "" if self.hide_all or one.severity in SEVERE else reveal_line(one.text or "")[:80]
+            start = "" if self.hide_all or one.severe else reveal_line(one.text or "")[:80]
             self.labelled.appendleft(
                 Labelled(
                     label=one.label,
@@ -160,7 +159,7 @@ class Desk:
     @property
     def guarded(self) -> bool:
         """Whether the text at hand is shown by and by."""
-        return self.view is not None and (self.hide_all or self.view.severity in SEVERE)
+        return self.view is not None and (self.hide_all or self.view.severe)
 
     @property
     def hidden(self) -> bool:

@@ -78,18 +78,21 @@ def fit_curve(
     *,
     communities: Sequence[str] | None = None,
     content_free: float | None = None,
+    how: How | None = None,
 ) -> Curve:
     """As much of a calibration as the labels bear.
 
     Args:
         content_free: what the model says of texts without content: with few labels, the prior that is taken off.
+        how: `platt` or `isotonic` whatever the number of labels, as where a part of them tests what all would give.
     """
     p, y = np.asarray(probability, np.float64), np.asarray(violates, np.float64)
     n, positives = len(y), int((y >= 0.5).sum())
-    if n < FEW or positives in (0, n):
+    if positives in (0, n) or (n < FEW and how is None):
         prior = 0.0 if content_free is None else -float(_logit(np.array(content_free)))
         return Curve(how="none" if content_free is None else "prior", n=n, positives=positives, shift=prior)
-    if n >= MANY and MANY_POSITIVE <= positives <= n - MANY_POSITIVE:
+    many = n >= MANY and MANY_POSITIVE <= positives <= n - MANY_POSITIVE
+    if how == "isotonic" or (many and how is None):
         xs, ys = _isotonic(p, y)
         curve = Curve(how="isotonic", n=n, positives=positives, xs=tuple(xs.tolist()), ys=tuple(ys.tolist()))
     else:
@@ -101,11 +104,22 @@ def fit_curve(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Clearance:
+    """What is cleared alone of the texts in which a rule is in question, and with what promise."""
+
+    below: float
+    """Of the model's own probability: the curve was fitted on the labels that the promise rests on."""
+    promise: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Calibrator:
     """A calibration of one model, under one policy, asked in one wording."""
 
     binding: Binding
     curves: Mapping[str, Curve]
+    clear: Mapping[str, Clearance] = field(default_factory=dict)
+    """Rules for which there is a promise; texts in which another one is in question are never cleared."""
 
     def apply(self, category: str, probability: Floats, communities: Sequence[str] | None = None) -> Floats:
         """Calibrated probabilities of a category; those of one without labels as they are."""
@@ -118,25 +132,33 @@ class Calibrator:
             "schema_version": SCHEMA_VERSION,
             "binding": asdict(self.binding),
             "curves": {n: _fields(c) for n, c in self.curves.items()},
+            "clear": {n: asdict(c) for n, c in self.clear.items()},
         }
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         partial.replace(path)
 
     @classmethod
-    def load(cls, path: Path, binding: Binding) -> "Calibrator":
-        """Read one. Raises ConfigError: it cannot be read, or was fitted for another model, policy or prompt."""
+    def read(cls, path: Path) -> "Calibrator":
+        """Read one, whatever it holds for. Raises ConfigError: it cannot be read."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            found = Binding(**data["binding"])
             curves = {
                 name: Curve(**{**one, "xs": tuple(one["xs"]), "ys": tuple(one["ys"])})
                 for name, one in data["curves"].items()
             }
+            clear = {name: Clearance(**one) for name, one in data.get("clear", {}).items()}
+            return cls(binding=Binding(**data["binding"]), curves=curves, clear=clear)
         except OSError as error:
             raise ConfigError(f"{path}: calibration cannot be read: {error.strerror or error}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: no calibration: {error}") from None
+
+    @classmethod
+    def load(cls, path: Path, binding: Binding) -> "Calibrator":
+        """Read one. Raises ConfigError: it cannot be read, or was fitted for another model, policy or prompt."""
+        made = cls.read(path)
+        found = made.binding
         other = [
             f"{name.replace('_', ' ')} {getattr(found, name)[:20]} (asked for {getattr(binding, name)[:20]})"
             for name in ("model", "policy_hash", "prompt_version")
@@ -144,7 +166,7 @@ class Calibrator:
         ]
         if other:
             raise ConfigError(f"{path}: stale: it was fitted for {'; '.join(other)}; fit it anew on labels of today")
-        return cls(binding=found, curves=curves)
+        return made
 
 
 # --- how well probabilities hold --------------------------------------------------------------------------------------

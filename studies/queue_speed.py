@@ -5,8 +5,9 @@ python -m studies.queue_speed [--items 1000000] [--moderators 200] [--seconds 90
 The queue is filled by SQL with rows as the queue writes them: 12 categories, four severities, a tenth of the items with
 two slots. Each moderator is a thread (spread over four processes) that claims, thinks for an exponential time, labels,
 and claims again. Before that one client claims and labels without a pause. Times are those of `ReviewQueue.claim` and
-`.submit` as a caller in Python sees them. Writes studies/results/queue_speed.json and the marked part of
-docs/performance.md.
+`.submit` as a caller in Python sees them. Ranking: as many texts in memory, with severities, readers, ages, novelty and
+near-duplicates, are ranked, and a batch of 1,000 is drawn. Writes studies/results/queue_speed.json and the marked part
+of docs/performance.md.
 """
 
 import argparse
@@ -180,6 +181,31 @@ def measure(url: str, folder: Path, options: argparse.Namespace) -> dict[str, An
     }
 
 
+def rank_all(count: int) -> dict[str, Any]:
+    """Seconds in which texts are ranked, and a batch is drawn from them; the median of three."""
+    from safety.review.ranking import Pool, draw_batch, rank
+
+    rng = np.random.default_rng(0)
+    pool = Pool(
+        probability=np.where(rng.random(count) < 0.02, np.nan, rng.beta(0.3, 2.0, count)),
+        severity=rng.choice(4, count, p=[0.6, 0.25, 0.1, 0.05]).astype(np.int8),
+        withheld=rng.random(count) < 0.05,
+        views=rng.lognormal(3.0, 2.0, count),
+        age_s=rng.exponential(3600.0, count),
+        cluster=rng.integers(0, count // 2 + 1, count),
+        novelty=rng.random(count),
+    )
+    took: dict[str, list[float]] = {"rank_s": [], "draw_s": []}
+    for _ in range(3):
+        start = time.perf_counter()
+        rank(pool)
+        middle = time.perf_counter()
+        draw_batch(pool, size=1_000, seed=0)
+        took["rank_s"].append(middle - start)
+        took["draw_s"].append(time.perf_counter() - middle)
+    return {"items": count, **{name: float(np.median(values)) for name, values in took.items()}}
+
+
 def render(results: dict[str, Any]) -> str:
     """The marked part of the page."""
     lines = [
@@ -205,6 +231,9 @@ def render(results: dict[str, Any]) -> str:
         "",
         f"{first['items']:,} items; a moderator thinks for {first['think_s']:g} s on average; {twice} slots were given",
         f"twice. {results['note']} {results['date']}.",
+        "",
+        f"Ranking {results['ranking']['items']:,} texts in memory took {results['ranking']['rank_s']:.2f} s, drawing a "
+        f"batch of 1,000 from them {results['ranking']['draw_s']:.2f} s (medians of 3; goal: 5 s).",
     ]
     return "\n".join(lines)
 
@@ -222,6 +251,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="write results and page")
     options = parser.parse_args()
     results: dict[str, Any] = {"databases": {}, "note": options.note, "date": datetime.now(UTC).date().isoformat()}
+    results["ranking"] = rank_all(options.items)
+    print(json.dumps({"ranking": results["ranking"]}), flush=True)
     for kind in options.databases:
         with tempfile.TemporaryDirectory(prefix="workbench-study-") as home:
             if kind == "sqlite":

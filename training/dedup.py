@@ -6,7 +6,7 @@ the sets themselves, so nothing is left out for an unlucky hash. The first row i
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,27 @@ class SeenTexts:
         return "nearly repeated" if known else ""
 
 
+def near_groups(texts: Iterable[str]) -> list[int]:
+    """Of each text the place of the first one that it repeats, nearly or in all words; of one like no other its own.
+
+    Texts of fewer than five words are alike where their words are the same.
+    """
+    alike = _Alike()
+    leaders: list[int] = []
+    whole: dict[bytes, int] = {}
+    found: list[int] = []
+    for place, text in enumerate(texts):
+        first = whole.setdefault(row_key([text]), place)
+        runs = word_runs(text) if first == place else None
+        if runs is not None and len(runs):
+            number = alike.place(runs)
+            if number == len(leaders):
+                leaders.append(place)
+            whole[row_key([text])] = first = leaders[number]
+        found.append(first)
+    return found
+
+
 def word_runs(text: str) -> Runs:
     """Hashes of the text's five-word runs, each once, ascending; none for a text of fewer words."""
     words = normalise(text).split()
@@ -89,16 +110,19 @@ class _Alike:
 
     def is_known(self, runs: Runs) -> bool:
         """Is an earlier text like this one? If not, it is remembered."""
-        if not len(runs):
-            return False
+        before = len(self._kept)
+        return bool(len(runs)) and self.place(runs) < before
+
+    def place(self, runs: Runs) -> int:
+        """The number of the first text like this one; of one like no other its own, and it is remembered."""
         bands = self._bands(runs)
-        near = {number for band in bands for number in self._buckets.get(band, ())}
-        if any(similarity(self._kept[number], runs) >= NEAR for number in near):
-            return True
+        for number in sorted({number for band in bands for number in self._buckets.get(band, ())}):
+            if similarity(self._kept[number], runs) >= NEAR:
+                return number
         for band in bands:
             self._buckets[band].append(len(self._kept))
         self._kept.append(runs)
-        return False
+        return len(self._kept) - 1
 
     def _bands(self, runs: Runs) -> list[bytes]:
         folded = (runs ^ (runs >> np.uint64(32))) % _PRIME

@@ -256,17 +256,14 @@ def held_out_scores(
 
     engine = load(checkpoint, **engine_options(checkpoint, project, EvaluationRequest()))
     try:
-        judge, in_use = (
-            ModelJudge(engine=engine, nonce="", layout="rules_first", swap=False, strict=True, min_mass=least)
-            for least in (LEAST_MASS, MIN_MASS)
-        )
+        judge = ModelJudge(engine=engine, nonce="", layout="rules_first", swap=False, strict=True, min_mass=LEAST_MASS)
         found = np.zeros(len(rows))
         lost = 0
         for name in sorted({row.category for row in rows}):
             places = [place for place, row in enumerate(rows) if row.category == name]
             asked = [rows[place].item.passage for place in places], [policy.categories[name]]
-            lost += sum(one.value == "unscorable" for (one,) in in_use.judge(*asked))
             for place, (one,) in zip(places, judge.judge(*asked), strict=True):
+                lost += one.mass is None or one.mass < MIN_MASS
                 # what cannot be ranked at all counts as wrong with certainty
                 found[place] = float(not rows[place].violates) if one.probability is None else one.probability
     finally:

@@ -5,6 +5,7 @@ What is written is a line for each post, in the order of the input. Posts are ju
 input's beginning, so a run that was killed computes the same chunks and writes the same bits as one that was not.
 """
 
+import hashlib
 import itertools
 import sys
 import time
@@ -21,6 +22,7 @@ from workbench.records import SURFACES, Checkpoint, Surface
 from workbench.resumable import ResumableLines
 
 if TYPE_CHECKING:
+    from safety.calibration import Calibrator
     from safety.moderation import Moderated, Moderator, Post
     from workbench.store import Project
 
@@ -48,6 +50,8 @@ class ModerationRequest:
     """Ask in both orders of the answers: two passes for each rule."""
     min_mass: float = MIN_MASS
     """Least probability of Yes and No together; under it a rule is unscorable."""
+    calibration: Path | None = None
+    """What `workbench review calibrate` wrote: lines bear calibrated probabilities and what may be cleared alone."""
     chunk: int = CHUNK
     limit: int | None = None
     """Posts at most."""
@@ -90,6 +94,9 @@ class ModerationRun:
     seconds: float = 0.0
     output: Path | None = None
     notes: list[str] = field(default_factory=list)
+    cleared: int = 0
+    """Posts that were cleared alone, under the calibration's promise."""
+    calibrator: "Calibrator | None" = field(default=None, repr=False)
 
     def count(self, row: Mapping[str, Any]) -> None:
         """Take a line into the sums."""
@@ -99,6 +106,7 @@ class ModerationRun:
         self.actions[row["action"]] += 1
         self.violations.update(name for name, one in rules.items() if one["value"] == "violates")
         self.unscorable += any(one["value"] == "unscorable" for one in rules.values())
+        self.cleared += bool(row.get("cleared"))
 
 
 def moderate(
@@ -122,12 +130,14 @@ def moderate(
         RunError: the engine or the disk failed; what was written is kept.
     """
     from workbench import pipeline
+    from workbench.drifting import note_enforced
     from workbench.engines.loading import load
 
     _check(request)
     home = pipeline.open_project(project)
     asked = pipeline.resolve_checkpoint(checkpoint, home)
     communities = build_communities(request, home)
+    note_enforced(home, communities.base)
     given = read_posts(request.input, text_column=request.text_column, stdin=stdin) if posts is None else iter(posts)
     given = itertools.islice(given, request.limit)
     first = list(itertools.islice(given, request.chunk))
@@ -156,6 +166,8 @@ def moderate(
             "surface": request.surface,
             "chunk": request.chunk,
         }
+        if request.calibration is not None:
+            header["calibration"] = hashlib.sha256(request.calibration.read_bytes()).hexdigest()
         chunks = itertools.chain([first], _chunks(given, request.chunk))
         if request.output is None:
             _run_through(moderator, run, chunks, write or (lambda _: None), on_progress)
@@ -180,7 +192,7 @@ def build_communities(request: ModerationRequest, project: "Project") -> Any:
     return Communities(base, rules=read_rules(request.communities))
 
 
-def row_of(found: "Moderated", model: str) -> dict[str, Any]:
+def row_of(found: "Moderated", model: str, calibrator: "Calibrator | None" = None) -> dict[str, Any]:
     """One post's line: what is done with it, and of each rule what was found and how sure it is."""
     severity = {name: category.severity for name, category in found.policy.categories.items()}
     spans = {one.category: one.spans for one in found.judgements if one.spans}
@@ -199,7 +211,7 @@ def row_of(found: "Moderated", model: str) -> dict[str, Any]:
         if outcome.category in spans:
             own["spans"] = [list(span) for span in spans[outcome.category]]
         rules[outcome.category] = own
-    return {
+    row = {
         "schema_version": SCHEMA_VERSION,
         "id": found.post.id,
         "community": found.post.community,
@@ -212,6 +224,31 @@ def row_of(found: "Moderated", model: str) -> dict[str, Any]:
         "policy_hash": found.policy.hash,
         "model": model,
     }
+    if calibrator is not None:
+        _calibrate(row, calibrator)
+    return row
+
+
+def _calibrate(row: dict[str, Any], calibrator: "Calibrator") -> None:
+    """Put calibrated probabilities into a line, and whether it is cleared alone.
+
+    A text is cleared by the rule that is in question of it, at that rule's own promise; one that breaks a rule, or of
+    which a rule could not be scored, never is.
+    """
+    import numpy as np
+
+    from safety.review.ranking import dearest_rule
+
+    rules = row["rules"]
+    for name, one in rules.items():
+        if one["probability"] is not None and name in calibrator.curves:
+            given = np.array([one["probability"]])
+            one["calibrated"] = round(float(calibrator.apply(name, given, [row["community"]])[0]), 6)
+    name = dearest_rule(row)
+    promise = calibrator.clear.get(name)
+    sure = all(one["value"] not in ("violates", "unscorable") for one in rules.values())
+    probability = rules[name]["probability"] if name else None
+    row["cleared"] = promise is not None and sure and probability is not None and probability < promise.below
 
 
 def _check(request: ModerationRequest) -> None:
@@ -234,8 +271,10 @@ def _check(request: ModerationRequest) -> None:
 def _prepare(
     checkpoint: Checkpoint, engine: Any, communities: Any, request: ModerationRequest, first: "Sequence[Post]"
 ) -> "tuple[Moderator, ModerationRun]":
+    from safety.calibration import Binding, Calibrator
     from safety.judges.model import ModelJudge
     from safety.moderation import Moderator
+    from safety.prompt import LAYOUTS
 
     # The code between which a text stands is drawn from the policy's hash and the text: lines repeat.
     judge = ModelJudge(
@@ -249,10 +288,19 @@ def _prepare(
     moderator = Moderator(communities, judge, surface=request.surface)
     costs: Mapping[str, int] = {}
     layout = request.layout
+    fitted = None if request.calibration is None else Calibrator.read(request.calibration)
+    if layout == AUTO and fitted is not None:
+        layout = next((one for one in LAYOUTS if one in fitted.binding.prompt_version.split("/")), AUTO)
     if layout == AUTO:
         layout, costs = moderator.choose_layout(first)
     own: ModelJudge = judge.in_layout(layout)  # type: ignore[arg-type]  # checked above
     moderator.judge = own
+    calibrator = None
+    if request.calibration is not None:
+        binding = Binding(
+            model=checkpoint.fingerprint, policy_hash=communities.base.hash, prompt_version=own.prompt_version
+        )
+        calibrator = Calibrator.load(request.calibration, binding)
     run = ModerationRun(
         checkpoint=checkpoint,
         policy=communities.base.name,
@@ -261,6 +309,7 @@ def _prepare(
         prompt_version=own.prompt_version,
         costs=costs,
         output=request.output,
+        calibrator=calibrator,
     )
     return moderator, run
 
@@ -313,7 +362,8 @@ def _run_on(
 
 def _judge(moderator: "Moderator", run: ModerationRun, chunk: "Sequence[Post]") -> list[dict[str, Any]]:
     started = time.perf_counter()
-    rows = [row_of(found, run.checkpoint.fingerprint) for found in moderator.moderate(chunk)]
+    model = run.checkpoint.fingerprint
+    rows = [row_of(found, model, run.calibrator) for found in moderator.moderate(chunk)]
     run.seconds += time.perf_counter() - started
     usage = moderator.judge.engine.usage  # type: ignore[attr-defined]  # a ModelJudge, made above
     run.tokens += usage.prompt_tokens

@@ -6,9 +6,8 @@ Drawing again by the same seed from the same lines puts in what is missing and n
 
 import hashlib
 import itertools
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.errors import ConfigError
+from workbench.ground_truth import read_lines
 from workbench.moderation import ModerationRequest, build_communities
 from workbench.posts import STDIN, read_posts
+from workbench.records import Checkpoint
+from workbench.resumable import read_header
 from workbench.store.reviews import ReviewEntry
 
 if TYPE_CHECKING:
     from safety.communities import Communities
     from safety.moderation import Post
     from safety.review.queue import Actor, ReviewQueue
-    from safety.review.ranking import Draw
+    from safety.review.ranking import Draw, Floats
     from workbench.store import Project
 
 BATCH = 200
@@ -42,6 +44,8 @@ class QueueRequest:
     """Texts, besides those that must be looked at."""
     seed: int = 0
     ranker: str = "expected_loss"
+    reference: Path | None = None
+    """Posts of before; see `novelty_of`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,29 +70,56 @@ def check_queue_request(moderation: ModerationRequest, request: QueueRequest) ->
     if request.size < 1:
         raise ConfigError(f"--batch: must be at least 1, got {request.size}")
     rankers.get(request.ranker)
+    if request.reference is not None and not request.reference.is_file():
+        raise ConfigError(f"--reference {request.reference}: no such file of posts")
+    if request.reference is None and request.ranker == "novelty":
+        raise ConfigError("--ranker novelty: new beside what? give posts of before with --reference FILE")
+
+
+def novelty_of(project: "Project", checkpoint: Checkpoint, moderation: ModerationRequest, reference: Path) -> "Floats":
+    """How unlike those of before a run's posts are, by the checkpoint's own hidden states. Raises UserError."""
+    from workbench.novelty import find_novelty
+
+    found = find_novelty(
+        checkpoint, _posts(moderation), reference=reference, project=project, text_column=moderation.text_column
+    )
+    return found.novelty
 
 
 def fill_queue(
-    project: "Project", queue: "ReviewQueue", actor: "Actor", moderation: ModerationRequest, request: QueueRequest
+    project: "Project",
+    queue: "ReviewQueue",
+    actor: "Actor",
+    moderation: ModerationRequest,
+    request: QueueRequest,
+    *,
+    novelty: "Floats | None" = None,
 ) -> Filled:
-    """Draw from a finished run's lines and put the texts into the queue. Raises UserError."""
+    """Draw from a finished run's lines and put the texts into the queue. Raises UserError.
+
+    Args:
+        novelty: of each post in [0, 1], as `workbench.novelty` tells; without it all are as new.
+    """
     from safety.review.ranking import draw_batch, pool_of
 
     check_queue_request(moderation, request)
-    rows = _read_lines(Path(str(moderation.output)))
-    views, clusters = [], []
+    rows = read_lines(Path(str(moderation.output)))
+    views, texts = [], []
     for post, row in zip(_posts(moderation), rows, strict=False):
         if post.id != row["id"]:
             raise ConfigError(f"{moderation.output}: post {row['id']!r} stands where the input has {post.id!r}")
         views.append(post.views)
-        clusters.append(cluster_key(post.text))
+        texts.append(post.text)
     if len(views) < len(rows):
         raise ConfigError(f"{moderation.output}: {len(rows):,} lines, and the input has {len(views):,} posts")
-    _, cluster = np.unique(np.array(clusters), return_inverse=True)
-    pool = pool_of(rows, views=np.array(views, np.float64), cluster=cluster.astype(np.int64))
+    if novelty is not None and len(novelty) != len(rows):
+        raise ValueError(f"novelty: {len(novelty):,} values for {len(rows):,} posts")
+    keys = cluster_keys(texts)
+    _, cluster = np.unique(np.array(keys), return_inverse=True)
+    pool = pool_of(rows, views=np.array(views, np.float64), cluster=cluster.astype(np.int64), novelty=novelty)
     draw = draw_batch(pool, size=request.size, seed=request.seed, ranker=request.ranker)
     communities = build_communities(moderation, project)
-    added = _add(queue, actor, moderation, request, rows, draw, communities)
+    added = _add(queue, actor, moderation, request, rows, keys, draw, communities)
     counts = {name: draw.strata.count(name) for name in dict.fromkeys(draw.strata)}
     return Filled(posts=len(rows), drawn=len(draw.items), added=added, strata=counts, gold_slots=draw.gold_slots)
 
@@ -99,8 +130,21 @@ def cluster_key(text: str) -> str:
     >>> cluster_key("Buy 5 followers! http://a.example") == cluster_key("buy 500 FOLLOWERS http://b.example/x")
     True
     """
-    words = _WORD.findall(_LINK.sub(" ", text).casefold())
-    return hashlib.sha256(" ".join(words or [text]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(_words(text).encode()).hexdigest()[:16]
+
+
+def cluster_keys(texts: Iterable[str]) -> list[str]:
+    """Of each text the key of the first one that it repeats: in the same words, or nearly (`training.dedup`)."""
+    from training.dedup import near_groups
+
+    words = [_words(text) for text in texts]
+    keys = [hashlib.sha256(words[place].encode()).hexdigest()[:16] for place in near_groups(words)]
+    return keys
+
+
+def _words(text: str) -> str:
+    found = " ".join(_WORD.findall(_LINK.sub(" ", text).casefold())) or text
+    return found.encode("utf-8", "replace").decode()
 
 
 def _add(
@@ -109,11 +153,14 @@ def _add(
     moderation: ModerationRequest,
     request: QueueRequest,
     rows: Sequence[Mapping[str, Any]],
+    clusters: Sequence[str],
     draw: "Draw",
     communities: "Communities",
 ) -> int:
     from safety.review.ranking import SCORE_VERSION
 
+    prompt_version = (read_header(Path(str(moderation.output))) or {}).get("prompt_version", "")
+    queue.follow_policy(actor, f"{request.tenant}/{request.name}", communities.base)
     place_of = {int(item): place for place, item in enumerate(draw.items)}
     entries: dict[int, ReviewEntry] = {}
     guidelines: set[str] = set()
@@ -130,11 +177,12 @@ def _add(
             rows[number],
             moderation,
             request,
+            cluster=clusters[number],
             stratum=draw.strata[place],
             pi=float(draw.inclusion[place]),
             # what must be looked at comes first, then by rank
             priority=float(len(draw.items) - place),
-            score_version=f"{request.ranker}, {SCORE_VERSION}",
+            score_version=f"{request.ranker}, {SCORE_VERSION}, {prompt_version}",
         )
     return queue.add(actor, [entries[place] for place in sorted(entries)])
 
@@ -145,6 +193,7 @@ def _entry(
     moderation: ModerationRequest,
     request: QueueRequest,
     *,
+    cluster: str,
     stratum: Any,
     pi: float,
     priority: float,
@@ -177,7 +226,7 @@ def _entry(
         draw_seed=request.seed,
         score_version=score_version,
         priority=priority,
-        cluster=cluster_key(post.text),
+        cluster=cluster,
         scores=row["rules"],
     )
 
@@ -185,11 +234,3 @@ def _entry(
 def _posts(moderation: ModerationRequest) -> "Iterator[Post]":
     given = read_posts(moderation.input, text_column=moderation.text_column)
     return itertools.islice(given, moderation.limit)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None

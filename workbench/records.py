@@ -305,6 +305,8 @@ class Judgement:
     policy_hash: str = ""
     category_hash: str = ""
     """Digest of the category's definition and examples: a changed one makes labels stale."""
+    mass: float | None = None
+    """Probability that the judge's answer is one of the words it may answer with; None of a judge without words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,7 +25,7 @@ class ResumableLines:
 
     def __init__(self, path: Path, header: Mapping[str, Any], *, restart: bool = False) -> None:
         self.path, self.header = path, json.loads(json.dumps(header))
-        self._header_path = path.with_name(path.name + ".run.json")
+        self._header_path = _header_path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if restart:
@@ -65,7 +65,7 @@ class ResumableLines:
     def _check(self) -> None:
         is_empty = not self.path.exists() or not self.path.stat().st_size
         # without a line there is nothing to go on with: whoever took the file away begins anew
-        found = None if is_empty else _read_header(self._header_path)
+        found = None if is_empty else read_header(self.path)
         if found is None:
             if not is_empty:
                 raise ConfigError(
@@ -82,7 +82,13 @@ class ResumableLines:
             raise ConfigError(f"{self.path}: holds lines of another run: {told}; name another --output, or --restart")
 
 
-def _read_header(path: Path) -> dict[str, Any] | None:
+def _header_path(output: Path) -> Path:
+    return output.with_name(output.name + ".run.json")
+
+
+def read_header(output: Path) -> dict[str, Any] | None:
+    """What the lines of a file came from; None: nothing tells. Raises ConfigError: what should tell is no header."""
+    path = _header_path(output)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

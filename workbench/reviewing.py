@@ -47,6 +47,7 @@ def add_file(
         ConfigError: a row that cannot be used, with its line; what stands before it is in the queue.
     """
     queue.put_guideline(actor, policy)
+    queue.follow_policy(actor, f"{tenant}/{name}", policy)
     read = added = 0
     batch: list[ReviewEntry] = []
 

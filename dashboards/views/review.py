@@ -15,7 +15,7 @@ from dashboards import review_parts as parts
 from dashboards import review_words as words
 from dashboards.access import Person, go_by, person
 from dashboards.options import options
-from dashboards.review_session import KEY, SEVERE, Desk
+from dashboards.review_session import KEY, Desk
 from dashboards.show import Command
 from safety.review.queue import Member, Operator, ReviewQueue
 from safety.review.views import Kind
@@ -151,7 +151,7 @@ def _start(queue: ReviewQueue, member: Member, places: list[str], who: Person) -
         st.toggle(
             "Hide every text until I ask for it",
             key="review_hide",
-            help=f"Texts of {' and '.join(SEVERE)} severity are always hidden at first.",
+            help=f"Texts of {' and '.join(progress.severe) or 'no'} severity are always hidden at first.",
         )
         _opt_out(queue, member, place)
     st.button(
@@ -164,6 +164,7 @@ def _start(queue: ReviewQueue, member: Member, places: list[str], who: Person) -
         args=(member.id, place, kinds),
     )
     st.caption("A text is yours for ten minutes, longer while you work. Nothing is shown before you start.")
+    show.link("queue", "How far people agree, and what waits", ":material/monitoring:", queue=place)
     _say()
 
 

@@ -10,7 +10,7 @@ import copy
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from safety.judges.base import CategoryLike, Passage, judgement_of, unscorable
@@ -166,15 +166,16 @@ class ModelJudge:
                 return unscorable(category, self.name, reading)
             if reading.mass < self.min_mass:
                 reason = f"label words hold {reading.mass:.2f} of the probability, under {self.min_mass:.2f}"
-                return unscorable(category, self.name, reason)
+                return replace(unscorable(category, self.name, reason), mass=reading.mass)
             found.append(reading)
         slope, shift = self.calibration
         logits = [_logit(reading.yes) * slope + shift for reading in found]
         probability = 1 / (1 + math.exp(-sum(logits) / len(logits)))
+        mass = min(reading.mass for reading in found)
         swap = max(reading.yes for reading in found) - min(reading.yes for reading in found)
         if swap <= 0.5:
             doubt = max(swap, 1 - abs(2 * probability - 1))
-            return judgement_of(category, self.name, probability, uncertainty=doubt)
+            return replace(judgement_of(category, self.name, probability, uncertainty=doubt), mass=mass)
         return Judgement(
             category=category,
             value="uncertain",
@@ -182,6 +183,7 @@ class ModelJudge:
             probability=probability,
             uncertainty=swap,
             evidence=f"the verdict turns with the order of the labels, by {swap:.2f}",
+            mass=mass,
         )
 
 

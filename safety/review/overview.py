@@ -54,6 +54,8 @@ class Progress:
     severe_until_break: int
     """Severe items until a break is due."""
     break_until: str | None
+    severe: tuple[str, ...]
+    """Severities that the queue counts as severe."""
     waiting: int
     """Open slots of the queue, at most `waiting_at_most`; of the kind that this person works on."""
     waiting_at_most: int = _MANY
@@ -89,6 +91,8 @@ class OwnLabel:
     state: str
     """What the item is now."""
     severity: str
+    severe: bool
+    """Whether the queue counts that as severe."""
     text: str | None
     titles: Mapping[str, str]
     """Category -> its title in the policy it was labelled under."""
@@ -117,6 +121,7 @@ def progress(connection: Connection, member: Member, queue: str, now: datetime) 
         budget=settings.daily_budget,
         severe_until_break=settings.break_after_severe - (0 if rested else state["severe_run"]),
         break_until=until if until is not None and until > iso(now) else None,
+        severe=settings.severe,
         waiting=int(connection.scalar(sa.select(sa.func.count()).select_from(open_slots.limit(_MANY).subquery())) or 0),
     )
 
@@ -163,6 +168,7 @@ def own_labels(connection: Connection, member: Member, queue: str, limit: int) -
     )
     rows = connection.execute(query.order_by(labels.created_at.desc(), labels.id).limit(limit)).mappings().all()
     rules = {hash_: guideline(connection, hash_)[1] for hash_ in {row["policy_hash"] for row in rows}}
+    severe = load_settings(connection, queue).severe if rows else ()
     found = []
     for row in rows:
         item = load_item(connection, row["item_id"])
@@ -176,6 +182,7 @@ def own_labels(connection: Connection, member: Member, queue: str, limit: int) -
                 categories=tuple(json.loads(row["categories"])),
                 state=item.state,
                 severity=item.entry.severity,
+                severe=item.entry.severity in severe,
                 text=item.entry.text,
                 titles={rule.category: rule.title for rule in rules[row["policy_hash"]]},
                 created_at=row["created_at"],

@@ -27,6 +27,7 @@ Queues are named `tenant/name`; `"default"` alone is `default/default`. Roles ar
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -135,6 +136,26 @@ class ReviewQueue(Membership):
             return policy.hash
 
         return self.act(actor, act)
+
+    def follow_policy(self, actor: Actor, queue: str, policy: ResolvedPolicy) -> None:
+        """Take what a policy's `review` says of opinions into a queue in which nobody has set it: `need`, and the share
+        that two people label (`double_label`). The first policy decides; items that are there keep theirs."""
+        place = queue_id(queue)
+
+        def act(connection: Connection, events: list[AuditEvent]) -> None:
+            require(connection, actor, "add", place)
+            queue_settings(connection, place)  # made, if it is not there
+            row = review_queues.c.id == place
+            given = json.loads(connection.scalar(sa.select(review_queues.c.settings).where(row)) or "{}")
+            said = {"need": policy.review.get("need"), "double_share": policy.review.get("double_label")}
+            changes = {name: value for name, value in said.items() if value is not None and name not in given}
+            if not changes:
+                return
+            connection.execute(sa.update(review_queues).where(row).values(settings=canonical_json(given | changes)))
+            document = {"queue": place, "changed": changes, "policy": policy.name}
+            events.append(AuditEvent(kind="review.settings", actor="", document=document))
+
+        self.act(actor, act)
 
     def swap_policy(self, actor: Actor, queue: str, *, old: str, new: str, now: datetime | None = None) -> int:
         """Put the items of a queue that nobody has labelled yet under another policy; how many.

@@ -62,11 +62,24 @@ class Pool:
     """Near-duplicates have the same number."""
     novelty: Floats | None = None
     """In [0, 1], 1 is like nothing before."""
+    cleared: npt.NDArray[np.bool_] | None = None
+    """Cleared alone, under a promise: only the random sample looks at them."""
     sla_s: float = SLA_S
 
     def __post_init__(self) -> None:
         n = len(self.probability)
-        for name in ("severity", "withheld", "sd", "expressive", "views", "age_s", "seconds", "cluster", "novelty"):
+        for name in (
+            "severity",
+            "withheld",
+            "sd",
+            "expressive",
+            "views",
+            "age_s",
+            "seconds",
+            "cluster",
+            "novelty",
+            "cleared",
+        ):
             values = getattr(self, name)
             if values is not None and len(values) != n:
                 raise ValueError(f"{name}: {len(values):,} values for {n:,} texts")
@@ -105,17 +118,25 @@ def pool_of(rows: Sequence[Mapping[str, Any]], **more: Floats | npt.NDArray[np.i
     withheld = np.array([is_withheld(row["action"]) for row in rows], bool)
     owner = np.array([place for place, row in enumerate(rows) for _ in _scored(row)], np.intp)
     pairs = _pairs([one for row in rows for _, one in _scored(row)], withheld[owner])
+    if any("cleared" in row for row in rows):
+        cleared = np.array([bool(row.get("cleared")) for row in rows], bool)
+        return _worst_of(pairs, owner, withheld, {"cleared": cleared, **more})
     return _worst_of(pairs, owner, withheld, more)
 
 
 def dearest_rule(row: Mapping[str, Any]) -> str:
-    """The rule of a line whose expected loss is highest; empty where none says anything."""
+    """The rule of a line whose expected loss is highest, which people are asked about; empty where none says anything.
+
+    By the model's own probabilities: which rule is in question must not change with a calibration that was fitted, and
+    a promise that was made, on texts in which it was in question.
+    """
     from safety.resolved import is_withheld
 
     rules = _scored(row)
     if not rules:
         return ""
-    loss = expected_loss(_pairs([one for _, one in rules], np.full(len(rules), is_withheld(row["action"]))))
+    plain = [{name: value for name, value in one.items() if name != "calibrated"} for _, one in rules]
+    loss = expected_loss(_pairs(plain, np.full(len(rules), is_withheld(row["action"]))))
     return rules[int(loss.argmax())][0]
 
 
@@ -341,6 +362,9 @@ def draw_batch(
 def _weights(pool: Pool, score: Floats, free: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Shares of the ranked draw by rank and by novelty; only the first of near-duplicates has any, and what must be
     looked at needs none."""
+    if pool.cleared is not None:
+        free &= ~pool.cleared
+        score = np.where(pool.cleared, -1.0, score)  # the first of a cluster that is not cleared stands for it
     first = _first_of_clusters(pool, score) & free
     p = np.where(pool.unscorable, 0.5, pool.probability)
     by_rank = 0.5 * _share(np.where(first, score, 0.0)) + 0.5 * _share(np.where(first, np.sqrt(p), 0.0))

@@ -70,6 +70,8 @@ class ItemView:
     category: str
     """The category in question; empty: any of the policy's."""
     severity: str
+    severe: bool
+    """Whether the queue counts that as severe: hide the text until it is asked for."""
     policy_hash: str
     """Send it back with the label: a label under a rule that has changed since is refused."""
     policy: str
@@ -139,6 +141,7 @@ def item_view(
         surface=entry.surface,
         category=entry.category,
         severity=entry.severity,
+        severe=entry.severity in settings.severe,
         policy_hash=entry.policy_hash,
         policy=name,
         rule=next((rule for rule in rules if rule.category == entry.category), None),

@@ -281,3 +281,18 @@ def test_nan_weights_give_nan_not_a_number_that_looks_right() -> None:
     wrapped = CausalModel(model, device=torch.device("cpu"), weights="float32", arithmetic="float32")
     answers = collect(TransformersEngine(wrapped, tiny_tokenizer()), few_shot_requests(questions=1))
     assert all(np.isnan(a.logprob) for a in answers.values())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba"])
+def test_embeddings_are_the_models_own_last_hidden_states_whatever_is_computed_beside_them(kind):
+    engine = build({**SHARING, **PLAIN}[kind](), batch_tokens=48)
+    texts = ["He went to the market.", "", "The heart pumps blood through the arteries. " * 3, "bread", "bread"]
+    for pooling in ("mean", "last"):
+        found = engine.embed(texts, pooling=pooling, max_tokens=24)
+        assert found.dtype == np.float32 and found.shape[0] == len(texts)
+        for row, text in zip(found, texts, strict=True):
+            ids = engine.tokenizer.encode(text)[:24] or [engine.prefix_token]
+            with torch.inference_mode():
+                alone = engine.model.model.base_model(torch.tensor([ids])).last_hidden_state[0]
+            wanted = alone.mean(0) if pooling == "mean" else alone[-1]
+            np.testing.assert_allclose(row, wanted.numpy(), atol=2e-5)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,9 @@ def test_posts_are_drawn_into_the_queue_with_their_chance_and_nothing_twice(home
         items = [one for one in review_items(project.store.database) if one.entry.queue == "mods"]
     # every text has other words or the same ones but for digits: all 23 are one cluster here
     assert items and all(one.entry.pi and 0 < one.entry.pi <= 1 and one.entry.stratum for one in items)
-    assert {one.entry.score_version for one in items} == {f"expected_loss, {draw.score_version}"}
+    assert {one.entry.score_version for one in items} == {
+        f"expected_loss, {draw.score_version}, {whole[0].prompt_version}"
+    }
     assert len({one.entry.cluster for one in items}) == 1
     assert all(one.entry.scores and one.entry.text for one in items)
     run(capsys, *arguments)
@@ -188,3 +191,43 @@ def test_a_queue_needs_texts_that_can_be_read_again(home, capsys):
         "--project", str(home / "project"),
     )  # fmt: skip
     assert code == 2 and "give --input FILE and --output FILE" in err
+
+
+def test_a_calibration_is_written_into_lines_and_one_of_something_else_is_refused(home, whole, capsys):
+    import numpy as np
+
+    from safety.calibration import Binding, Calibrator, Clearance, Curve
+
+    first = json.loads(whole[1].splitlines()[0])
+    rules = [name for name, one in first["rules"].items() if one["probability"] is not None]
+    binding = Binding(
+        model=whole[0].checkpoint.fingerprint, policy_hash=whole[0].policy_hash, prompt_version=whole[0].prompt_version
+    )
+    curve = Curve(how="platt", n=300, positives=100, slope=0.5, shift=-1.0)
+    clear = {name: Clearance(below=0.9, promise="all of them") for name in rules}
+    Calibrator(binding=binding, curves={rules[0]: curve}, clear=clear).save(home / "fits.json")
+    rows = []
+    request = options(home, output="", calibration=home / "fits.json", limit=8)
+    moderate(home / "model", project=home / "project", request=replace(request, output=None), write=rows.append)
+    for row, line in zip(rows, whole[1].splitlines(), strict=False):
+        plain = json.loads(line)
+        wanted = curve.apply(np.array([plain["rules"][rules[0]]["probability"]]))[0]
+        assert row["rules"][rules[0]]["calibrated"] == pytest.approx(wanted, abs=1e-5)
+        found = [one["value"] for one in row["rules"].values()]
+        assert row["cleared"] == ("violates" not in found and "unscorable" not in found)
+        assert row["action"] == plain["action"]  # what the policy does is the policy's
+    other = replace(binding, policy_hash="p" * 64)
+    Calibrator(binding=other, curves={}).save(home / "stale.json")
+    code, _, err = run(
+        capsys, "moderate", str(home / "model"), "--policy", "moderation", "--input", str(home / "posts.jsonl"),
+        "--calibration", str(home / "stale.json"), "--project", str(home / "project"),
+    )  # fmt: skip
+    assert code == 2 and "stale" in err and "policy hash" in err
+
+
+def test_of_near_duplicates_one_has_a_ranked_chance():
+    from workbench.moderation_queue import cluster_keys
+
+    long = "the new firmware stops at the second step and then the board blinks red until I pull the plug"
+    keys = cluster_keys([long, f"{long} out", "buy 5 now", "Buy 77 NOW!", "something else is said here today", ""])
+    assert keys[0] == keys[1] and keys[2] == keys[3] and len(set(keys)) == 4

@@ -46,6 +46,10 @@ def command(
         float,
         typer.Option(help="Least probability of Yes and No together, else unscorable.", rich_help_panel="Model"),
     ] = 0.90,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="What workbench review calibrate wrote for this model and policy.", rich_help_panel="Model"),
+    ] = None,
     text_column: Annotated[
         str | None, typer.Option(help="Column of the text, where it has another name.", rich_help_panel="Posts")
     ] = None,
@@ -61,6 +65,10 @@ def command(
         str, typer.Option(help="By what people's time is spent.", rich_help_panel="Review")
     ] = "expected_loss",
     seed: Annotated[int, typer.Option(help="Of the draw.", rich_help_panel="Review")] = 0,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Posts of before: what is unlike them is drawn more often.", rich_help_panel="Review"),
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="transformers, vllm or openai.", rich_help_panel="Model")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel="Model")
@@ -104,6 +112,7 @@ def command(
         layout=layout,
         swap=both_orders,
         min_mass=min_mass,
+        calibration=calibration,
         chunk=chunk,
         limit=limit,
         text_column=text_column,
@@ -118,7 +127,7 @@ def command(
     if queue is not None:
         from workbench.moderation_queue import QueueRequest, check_queue_request
 
-        draw = QueueRequest(name=queue, size=batch, ranker=ranker, seed=seed)
+        draw = QueueRequest(name=queue, size=batch, ranker=ranker, seed=seed, reference=reference)
         check_queue_request(request, draw)
     try:
         run = moderate(checkpoint, project=home, request=request, write=write_line, on_progress=_told)
@@ -132,20 +141,22 @@ def command(
         print_json(_summary(run)) if as_json else _print_summary(run)
     _say_costs(run)
     if draw is not None:
-        _fill(home, request, draw)
+        _fill(home, request, draw, run, project)
 
 
-def _fill(home: Any, request: Any, draw: Any) -> None:
+def _fill(home: Any, request: Any, draw: Any, run: "ModerationRun", project: Path | None) -> None:
     from workbench.cli.review import open_queue
-    from workbench.moderation_queue import fill_queue
+    from workbench.moderation_queue import fill_queue, novelty_of
 
     work, operator = open_queue(home)
-    found = fill_queue(home, work, operator, request, draw)
+    novelty = None if draw.reference is None else novelty_of(home, run.checkpoint, request, draw.reference)
+    found = fill_queue(home, work, operator, request, draw, novelty=novelty)
     parts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found.strata.items())
     say(
         f"{found.drawn:,} of {found.posts:,} posts drawn for people ({parts}), {found.added:,} of them new in the queue"
     )
-    say(f"next: workbench review status {shlex.quote(draw.name)}")
+    named = [] if project is None else ["--project", str(project)]
+    say(f"next: {shlex.join(['workbench', 'review', 'status', draw.name, *named])}")
 
 
 def _told(run: "ModerationRun") -> None:
@@ -164,6 +175,7 @@ def _summary(run: "ModerationRun") -> dict[str, Any]:
         "actions": dict(run.actions),
         "violations": dict(run.violations),
         "unscorable": run.unscorable,
+        "cleared": None if run.calibrator is None else run.cleared,
         "layout": run.layout,
         "layout_tokens": dict(run.costs),
         "tokens": run.tokens,
@@ -181,6 +193,8 @@ def _print_summary(run: "ModerationRun") -> None:
     rows = [[f"action {name}", f"{count:,}", f"{count / run.posts:.1%}"] for name, count in run.actions.most_common()]
     rows += [[f"violates {n}", f"{c:,}", f"{c / run.posts:.1%}"] for n, c in run.violations.most_common()]
     rows.append(["a rule unscorable", f"{run.unscorable:,}", f"{run.unscorable / run.posts:.1%}"])
+    if run.calibrator is not None:
+        rows.append(["cleared alone", f"{run.cleared:,}", f"{run.cleared / run.posts:.1%}"])
     print_table([Column("posts"), Column("n", right=True), Column("share", right=True)], rows)
 
 
@@ -192,6 +206,8 @@ def _say_costs(run: "ModerationRun") -> None:
             f"note: of {run.unscorable:,} posts a rule could not be scored: the model does not answer Yes or No; "
             "tune it on labels, take another one, or ask for less with --min-mass"
         )
+    if run.calibrator is not None and not run.calibrator.clear:
+        say("note: the calibration promises nothing for any rule, so nothing is cleared alone")
     chosen = ""
     if run.costs:
         other = {name: f"{tokens:,}" for name, tokens in run.costs.items()}

@@ -147,6 +147,18 @@ class CausalModel:
         return out.logits.float()
 
     @torch.inference_mode()
+    def plain_hidden(self, tokens_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """The trunk's last hidden states [B, T, d] in float32, right-padded, with its own attention."""
+        with self.attention(self.standard_attention):
+            out = self.model.base_model(
+                input_ids=tokens_BT.to(self.device),
+                attention_mask=mask_BT.to(self.device),
+                use_cache=False,
+                return_dict=True,
+            )
+        return out.last_hidden_state.float()
+
+    @torch.inference_mode()
     def head(self, hidden_SD: Tensor) -> Tensor:
         """Float32 logits [S, V] of hidden states."""
         logits = nn.functional.linear(hidden_SD.float(), self.head_weight, self.head_bias)

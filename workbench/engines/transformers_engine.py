@@ -8,7 +8,7 @@ says so.
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -140,6 +140,46 @@ class TransformersEngine:
                 self.usage.seconds = time.perf_counter() - start
                 yield [(tile[row], answers[row]) for row in sorted(answers)]
         self.usage.seconds = time.perf_counter() - start
+
+    def embed(
+        self, texts: Sequence[str], *, pooling: Literal["mean", "last"] = "mean", max_tokens: int = 256
+    ) -> np.ndarray:
+        """Last hidden states float32 [texts, d]: the mean over a text's tokens, or the last token's.
+
+        Only the first `max_tokens` tokens of a text are read. Texts of like length are computed together, each distinct
+        one once; a row does not depend on the others but for rounding.
+        """
+        self.usage = Usage()
+        start = time.perf_counter()
+        longest = min(max_tokens, self.max_length)
+        known: dict[tuple[int, ...], list[int]] = {}
+        for place, text in enumerate(texts):
+            ids = self.tokenizer.encode(text.encode("utf-8", "replace").decode())[:longest]
+            known.setdefault(tuple(ids) or (self.prefix_token,), []).append(place)
+        found = np.zeros((len(texts), int(self.model.config.hidden_size)), np.float32)
+        batch: list[tuple[int, ...]] = []
+        for row in [*sorted(known, key=lambda ids: (len(ids), ids)), None]:
+            if batch and (row is None or len(row) * (len(batch) + 1) > self.batch_tokens):
+                for ids, vector in zip(batch, self._pooled(batch, pooling), strict=True):
+                    found[known[ids]] = vector
+                batch = []
+            if row is not None:
+                batch.append(row)
+        self.usage.prompt_tokens = self.usage.naive_tokens = sum(len(ids) for ids in known)
+        self.usage.seconds = time.perf_counter() - start
+        return found
+
+    @torch.inference_mode()
+    def _pooled(self, batch: Sequence[tuple[int, ...]], pooling: Literal["mean", "last"]) -> np.ndarray:
+        lengths = torch.tensor([len(ids) for ids in batch])
+        tokens = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long)
+        for place, ids in enumerate(batch):
+            tokens[place, : len(ids)] = torch.tensor(ids)
+        mask = (torch.arange(tokens.shape[1])[None] < lengths[:, None]).long()
+        hidden = self.model.plain_hidden(tokens, mask).cpu()
+        if pooling == "last":
+            return hidden[torch.arange(len(batch)), lengths - 1].numpy()
+        return ((hidden * mask[..., None]).sum(1) / lengths[:, None]).numpy()
 
     def stream(self, request: GenerateRequest) -> Iterator[str]:
         """Yield pieces of text as they are produced."""

@@ -79,7 +79,7 @@ def build_server(options: ServeOptions, project: Project) -> Built:
     else:
         tenants = Tenants.open_to_all(options.policy or "")
     guards = build_guards(tenants, options.judges, project)
-    _keep_guidelines(guards, project)
+    _keep_guidelines(guards, tenants, project)
     checkpoint = resolve_checkpoint(options.checkpoint, project)
     extra = dict(options.engine_options or {})
     if checkpoint.kind == "endpoint":
@@ -93,13 +93,17 @@ def build_server(options: ServeOptions, project: Project) -> Built:
     return Built(app=app, model=model, engine=backend.engine, tenants=tenants, policies=policies, notes=notes)
 
 
-def _keep_guidelines(guards: Mapping[str, "Guard"], project: Project) -> None:
-    """Whoever reviews what a guard sends to people reads the rules that the guard went by."""
+def _keep_guidelines(guards: Mapping[str, "Guard"], tenants: Tenants, project: Project) -> None:
+    """Whoever reviews what a guard sends to people reads the rules that the guard went by, as often as these say."""
     from safety.review.queue import Operator, ReviewQueue
 
     queue = ReviewQueue.open(project)
+    operator = Operator(name="serve")
     for guard in guards.values():
-        queue.put_guideline(Operator(name="serve"), guard.policy)
+        queue.put_guideline(operator, guard.policy)
+    for tenant in tenants.all:
+        policy = guards[tenant.policy].policy
+        queue.follow_policy(operator, f"{tenant.name}/{policy.review.get('queue') or 'default'}", policy)
 
 
 def build_guards(tenants: Tenants, judges: Sequence[str], project: Project) -> dict[str, "Guard"]:
