@@ -49,13 +49,13 @@ def judged(table, text="some text"):
 def test_the_verdict_is_the_share_of_probability_on_yes():
     found, _ = judged(lambda _: {"Yes": 0.6, " Yes": 0.3, "No": 0.06, "no": 0.02})
     assert found.value == "violates"
-    assert found.probability == pytest.approx(0.9 / 0.98)
+    assert found.probability == pytest.approx(0.9 / 0.98) and found.mass == pytest.approx(0.98)
 
 
 def test_label_words_without_mass_are_unscorable_and_never_safe():
     # "Not safe: S1" as the likeliest answer: neither label has any probability.
     found, _ = judged(lambda _: {"No": 0.30, "Yes": 0.01})
-    assert found.value == "unscorable"
+    assert found.value == "unscorable" and found.mass == pytest.approx(0.31)
     assert found.probability is None
 
 

@@ -408,3 +408,26 @@ def test_the_chain_of_the_audit_holds_over_a_whole_day(queue, people):
         label(queue, ben, VIOLATES if n % 2 else ALLOWED, at(n))
     assert verify_audit(queue.database) is None
     assert isinstance(queue.claim(people("sam", "senior"), "default", at(9), kind="adjudication"), Claim)
+
+
+def test_the_first_policy_that_fills_a_queue_says_how_many_opinions_until_somebody_configures_it(queue, people):
+    policy = load_policy("communities")
+    often = dataclasses.replace(policy, review={**policy.review, "double_label": 1.0})
+    queue.follow_policy(OPERATOR, "default", often)
+    queue.follow_policy(OPERATOR, "default", policy)  # the second one changes nothing
+    queue.add(OPERATOR, [entry(1), entry(2)])
+    assert {queue.item(people("eve", "auditor"), entry(n).id).need for n in (1, 2)} == {2}
+    queue.configure(OPERATOR, "default", double_share=0.0)
+    queue.follow_policy(OPERATOR, "default", often)
+    queue.add(OPERATOR, [entry(3)])
+    assert queue.item(people("eve", "auditor"), entry(3).id).need == 1
+    told = [row.document for row in audit_rows(queue.database) if row.kind == "review.settings"]
+    assert [row["changed"] for row in told] == [{"need": 1, "double_share": 1.0}, {"double_share": 0.0}]
+
+
+def test_a_view_says_whether_its_queue_counts_the_text_as_severe(queue, people):
+    plain_queue(queue, severe=("low",))
+    queue.add(OPERATOR, [entry(1, severity="low", priority=2.0), entry(2, severity="high", priority=1.0)])
+    ana = people("ana")
+    assert label(queue, ana, ALLOWED).item and claimed(queue, ana, at(1)).view.severe is False
+    assert [one.severe for one in queue.own_labels(ana)] == [True] and queue.progress(ana).severe == ("low",)
