@@ -37,7 +37,7 @@ class Newness:
     p_value: Floats
     """Share of usual texts that lie as far out, in (0, 1]."""
     vectors: Floats
-    """[texts, d], with the reference's mean taken off."""
+    """[texts, d]."""
 
     @property
     def novelty(self) -> Floats:
@@ -72,13 +72,10 @@ def find_novelty(
     try:
         if not isinstance(engine, TransformersEngine):
             raise EngineError(f"{checkpoint.name}: the engine {engine.name} gives no hidden states; take transformers")
-        usual = _embed(engine, before)
-        # a language model's states all lie in one direction: without it, distances tell texts apart
-        centre = usual.mean(axis=0)
-        vectors = _embed(engine, [as_read(post) for post in posts]) - centre
+        usual, vectors = _embed(engine, before), _embed(engine, [as_read(post) for post in posts])
     finally:
         engine.close()
-    return Newness(p_value=Novelty(usual - centre).p_value(vectors), vectors=vectors)
+    return Newness(p_value=Novelty(usual).p_value(vectors), vectors=vectors)
 
 
 def as_read(post: "Post") -> str:

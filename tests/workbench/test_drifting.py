@@ -93,12 +93,12 @@ def test_a_threat_opens_a_lane_that_holds_it_and_drafts_a_rule_that_withholds_no
     assert sum(not set(text) & set("aeiou") for text in first) >= 9  # what is new comes first
     draft = load_policy(alarm.draft, folders=[project.root / "policies"])
     (rule,) = [name for name in draft.categories if name not in load_policy("communities").categories]
-    assert not draft.permits(rule, "content") or draft.action(rule, "content") == "review"
+    assert draft.action(rule, "content") == "review" and draft.permits(rule, "content")
     assert note_enforced(project, draft) == []
     # somebody words it and gives it an action; it counts from its first use
     worded = folder / "worded.yaml"
     worded.write_text(
-        "schema: policy/v1\nid: worded\nversion: 1\nkind: community\nextends: communities\n"
+        "schema: policy/v1\nid: worded\nversion: 1\nkind: community\nextends: communities@1\n"
         "rules: [{id: signs, text: No texts of signs., severity: high, actions: {content: hold}, judges: [mod]}]\n"
     )
     policy = load_policy(worded)
