@@ -80,6 +80,7 @@ speed: setup $(VLLM_VENV)/.ready
 	$(BIN)/python -m studies.speed
 	$(BIN)/python -m studies.train_speed
 	$(BIN)/python -m studies.serve_speed
+	$(BIN)/python -m studies.dashboard_speed
 
 # Ten thousand requests to a guarded server on the loopback; at most half an hour.
 fuzz: setup

@@ -27,6 +27,8 @@ _SHAPES: Mapping[Glyph, str] = {
 }
 SHOWN = 40
 """Rows of an interval plot at most: the worst ones. The table has all."""
+NAMED = 12
+"""Points of a scatter that bear their names, at most."""
 _NAME = 60
 
 
@@ -144,6 +146,7 @@ def trade_off(points: Sequence[Summary], chosen: str = "") -> Chart:
                     "tooltip": [{"field": key} for key in ("name", "baseline", "outcome", "gain", "loss")],
                 },
             },
+            *([_names(values)] if len(values) <= NAMED else []),
         ],
     }
     ranked = sorted(values, key=lambda value: -value["gain"])
@@ -164,6 +167,27 @@ def trade_off(points: Sequence[Summary], chosen: str = "") -> Chart:
         for value in ranked
     )
     return Chart(spec=spec, alt=alt, rows=rows)
+
+
+def _names(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The names of few points, beside them: on the left of the rightmost ones, where there is room."""
+    middle = (min(value["loss"] for value in values) + max(value["loss"] for value in values)) / 2 if values else 0.0
+    is_right = f"datum.loss > {middle}"
+    return {
+        "mark": {
+            "type": "text",
+            "color": LINE,
+            "fontSize": 11,
+            "dy": -10,
+            "dx": {"expr": f"{is_right} ? -6 : 6"},
+            "align": {"expr": f"{is_right} ? 'right' : 'left'"},
+        },
+        "encoding": {
+            "x": {"field": "loss", "type": "quantitative"},
+            "y": {"field": "gain", "type": "quantitative"},
+            "text": {"field": "name"},
+        },
+    }
 
 
 def trajectory(comparisons: Sequence[tuple[int, Comparison]], tasks: Sequence[str] = ()) -> Chart:
@@ -313,7 +337,7 @@ def _signed(signs: Iterable[Sign], field: str) -> dict[str, Any]:
     """Colour and shape by a sign's label; the legend names the word."""
     known = list(signs)
     labels = [sign.label for sign in known]
-    legend = {"title": None, "orient": "bottom", "columns": 3}
+    legend = {"title": None, "orient": "bottom", "columns": 2, "labelExpr": "slice(datum.label, 2)"}
     return {
         "color": {
             "field": field,

@@ -13,6 +13,7 @@ from dashboards import show
 from dashboards.review_session import KEY, Desk, Labelled
 from safety.compile import ScreenRule
 from safety.review.views import Decision, ItemView
+from workbench.publish.text import escape_markdown
 
 BOX = 290
 """Pixels of the boxes that hold the text and its rule."""
@@ -100,7 +101,7 @@ def _context(view: ItemView) -> None:
         return
     with st.expander("Context", icon=":material/forum:"):
         for name, value in rows:
-            st.caption(words.escape(name))
+            st.caption(escape_markdown(name))
             st.text(value)
 
 
@@ -138,7 +139,7 @@ def _opinions(view: ItemView) -> None:
 
 
 def _rule(one: ScreenRule) -> None:
-    st.markdown(f"**{words.escape(one.title)}**")
+    st.markdown(f"**{escape_markdown(one.title)}**")
     with st.container(horizontal=True, gap="small"):
         st.badge(f"{one.severity} severity", color="gray")
         if one.key:
@@ -196,7 +197,7 @@ def categories(held: Desk, view: ItemView, token: str) -> None:
         for one in view.rules:
             if one.key:
                 press(
-                    words.escape(one.title),
+                    escape_markdown(one.title),
                     one.key,
                     _judge,
                     token,
@@ -274,7 +275,7 @@ def several_dialog(view: ItemView, token: str) -> None:
         st.rerun()
     names = titles(view)
     for one in view.rules:
-        st.checkbox(words.escape(names[one.category]), key=f"rule-{one.category}")
+        st.checkbox(escape_markdown(names[one.category]), key=f"rule-{one.category}")
     chosen = tuple(one.category for one in view.rules if st.session_state.get(f"rule-{one.category}"))
     with st.container(horizontal=True):
         st.button(

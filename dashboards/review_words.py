@@ -4,7 +4,6 @@ What others wrote comes out of here as plain text with hidden characters visible
 """
 
 import json
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -15,7 +14,6 @@ from safety.review.queue import Idle, Progress
 from safety.review.views import ItemView, ModelView, Opinion
 from workbench.publish.text import reveal, reveal_line
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
 DECISIONS: Mapping[str, str] = {
     "allowed": "allowed",
     "violates": "violates",
@@ -30,15 +28,6 @@ STATES: Mapping[str, str] = {
 }
 FIRST = ("appeal", "title", "parent", "author")
 Tone = Literal["green", "orange", "gray"]
-
-
-def escape(text: str) -> str:
-    r"""Text of others inside a label, which Streamlit reads as Markdown: one line, nothing of it is markup.
-
-    >>> escape("**x** :red[y]")
-    '\\*\\*x\\*\\* \\:red\\[y\\]'
-    """
-    return _MARKUP.sub(r"\\\1", reveal_line(text))
 
 
 def plural(count: float, noun: str) -> str:

@@ -15,9 +15,10 @@ from streamlit.errors import StreamlitAPIException
 
 from dashboards import data
 from dashboards.charts import Chart
+from workbench.publish import wording
 from workbench.publish.signs import OUTCOMES, VERDICTS, Sign, Tone
-from workbench.publish.text import reveal, reveal_line
-from workbench.records import Decision, Outcome, Verdict
+from workbench.publish.text import escape_markdown, reveal, reveal_line
+from workbench.records import Decision, Outcome, RuleResult, Verdict
 from workbench.store.browse import Summary
 from workbench.store.summaries import Kind
 
@@ -44,7 +45,8 @@ def question(asked: str, answer: str, sign: Sign | None = None) -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         if sign is not None:
             badge(sign)
-        plain(answer)
+        with st.container():  # beside the sign, however long it is
+            plain(answer)
 
 
 def badge(sign: Sign) -> None:
@@ -91,6 +93,36 @@ def word(outcome: Outcome | Verdict | str) -> str:
 def plain(text: str) -> None:
     """Text that others wrote, as text."""
     st.text(reveal(text))
+
+
+def rule(found: RuleResult) -> None:
+    """A rule and what became of it, in words; its own name in small letters below."""
+    subject = rule_subject(found)
+    with st.container(horizontal=True, vertical_alignment="top", gap="small"):
+        badge(OUTCOMES[found.outcome])
+        with st.container(gap=None):
+            plain(f"{subject}: {wording.sentence_end(found.reason)}." if subject else _sentence(found.reason))
+            st.caption(escape_markdown(found.rule))
+            if found.overridden:
+                plain(f"Overridden by {found.overridden}")
+
+
+def rule_subject(found: RuleResult) -> str:
+    """What a rule is about: its task, or the category that it names; empty where it is about the whole report.
+
+    >>> from workbench.records import RuleResult
+    >>> rule_subject(RuleResult(rule="violation_rate[violent_crime]: at most 0.01", outcome="fail", reason=""))
+    'violent crime'
+    """
+    if found.verdict is not None:
+        return found.task or ""
+    _, inside, rest = found.rule.partition("[")
+    category = rest.partition("]")[0] if inside else ""
+    return "" if category in ("", "report") else category.replace("_", " ")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{wording.sentence_end(text[1:])}."
 
 
 def cell(value: Any) -> Any:

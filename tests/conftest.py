@@ -8,8 +8,15 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SWITCHES = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync")
 
 # Read by the libraries when they are imported, so set before any test module is.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -76,3 +83,20 @@ def small_disk() -> Iterator[Path]:
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
     disk.rmdir()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A real Chromium. One a module and not one a session: while it is there no other event loop can run."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        program = str(own) if own.exists() else next(filter(None, map(shutil.which, BROWSERS)), None)
+        if program is None:
+            pytest.skip("no Chromium on this machine: apt-get install chromium, or: playwright install chromium")
+        # Chromium refuses to run as root inside its sandbox; the pages shown here are our own.
+        root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        found = playwright.chromium.launch(executable_path=program, args=[*SWITCHES, *root])
+        yield found
+        found.close()

@@ -1,16 +1,16 @@
 """Compare: what did each checkpoint gain and lose against its baseline?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
-from dashboards import charts, data, show
+from dashboards import charts, data, export, show
 from dashboards.show import Command
 from workbench.publish import wording
 from workbench.publish.signs import OUTCOMES, UNDECIDED
 from workbench.publish.text import reveal_line
-from workbench.records import Comparison
+from workbench.records import Comparison, TaskComparison
 from workbench.store.browse import Order, Summary
 
 QUESTION = "What did each checkpoint gain and lose?"
@@ -38,7 +38,9 @@ def page() -> None:
     with top:
         show.question(QUESTION, _answer(comparison), OUTCOMES[outcome])
     _tasks(comparison)
-    show.link("items", "Which answers changed", ":material/compare_arrows:", comparison=chosen[:16])
+    with st.container(horizontal=True, vertical_alignment="center"):
+        show.link("items", "Which answers changed", ":material/compare_arrows:", comparison=chosen[:16])
+        export.page_button(comparison)
     _all(comparison, total)
     _steps(comparison)
     _recipes(comparison)
@@ -56,12 +58,17 @@ def _answer(comparison: Comparison) -> str:
     open_tasks = [task for task in comparison.tasks if task.verdict in UNDECIDED]
     kept = sum(task.verdict == "kept" for task in comparison.tasks)
     parts = [
-        f"improved on {len(improved)}" if improved else "",
+        f"forgot {_named(forgot)}" if forgot else "",
+        f"improved on {_named(improved)}" if improved else "",
         f"kept {kept}" if kept else "",
-        f"forgot {len(forgot)}" if forgot else "",
-        f"{len(open_tasks)} cannot be told" if open_tasks else "",
     ]
-    return f"Of {len(comparison.tasks)} tasks, {name} against {base}: {', '.join(part for part in parts if part)}."
+    told = ", ".join(part for part in parts if part) or "nothing is certain"
+    more = f"; {len(open_tasks)} cannot be decided with these items" if open_tasks else ""
+    return f"Of the {len(comparison.tasks)} tasks of {base}, {name} {told}{more}."
+
+
+def _named(tasks: Sequence[TaskComparison]) -> str:
+    return f"{len(tasks)} ({wording.named([reveal_line(task.task) for task in tasks], ', ')})"
 
 
 def _tasks(comparison: Comparison) -> None:
@@ -84,7 +91,10 @@ def _all(comparison: Comparison, total: int) -> None:
     points = data.browse("comparison", limit=POINTS, **asked)
     made = charts.trade_off(points.rows, chosen=comparison.id)
     if made.rows:
-        st.caption("Up is a gain in the domain, left a loss elsewhere. The large mark is the one chosen above.")
+        st.caption(
+            "Up is a gain in the domain, left a loss elsewhere: the upper right is best. "
+            "The large mark is the one chosen above."
+        )
         st.vega_lite_chart(dict(made.spec), alt=made.alt, width="stretch")
     else:
         st.text("No comparison has both a task of the domain and one to be retained, so there is no trade-off to show.")
@@ -94,7 +104,7 @@ def _all(comparison: Comparison, total: int) -> None:
     found = data.browse("comparison", limit=1, **asked).total
     offset = show.pages_of(found, param="page")
     rows = [_row(row) for row in data.browse("comparison", offset=offset, **asked).rows]
-    st.caption(f"{found:,} comparisons")
+    st.caption(f"{found:,} comparisons; gains and losses are in margins")
     show.table(
         rows,
         name="comparisons",
@@ -108,8 +118,8 @@ def _row(row: Summary) -> dict[str, Any]:
         "checkpoint": row.name,
         "baseline": row.baseline,
         "required tasks": show.word(row.label),
-        "domain, in margins": None if row.gain is None else round(row.gain, 3),
-        "worst retained, in margins": None if row.loss is None else round(row.loss, 3),
+        "gain in domain": None if row.gain is None else round(row.gain, 2),
+        "worst retained": None if row.loss is None else round(row.loss, 2),
         "tasks": row.words,
         "compared": show.moment(row.created_at),
         "comparison": row.id[:12],

@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboards import charts, data, show
+from dashboards import charts, data, export, show
 from dashboards.show import Command
 from workbench.errors import ConfigError
 from workbench.overrides import find_signer
@@ -43,6 +43,7 @@ def page() -> None:
     show.table(rows, name="rules", alt=f"{len(rows)} rules of this decision, what was measured and the limits")
     for number, made in enumerate(charts.limit_plots(decision.rules)):
         show.chart(made, name=f"limits-{number}")
+    export.page_button(comparison, decision)
     _overrides(decision)
     _evidence(decision)
     _history()

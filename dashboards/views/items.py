@@ -18,7 +18,8 @@ QUESTION = "Which answers changed?"
 LIST = 20
 KINDS = {"lost and gained": "", "■ lost": "lost", "★ gained": "gained"}
 SHAPES = {"lost": "■ lost", "gained": "★ gained"}
-_PROMPT, _CELL, _ALL = 2_000, 140, 2_000
+_PROMPT, _CELL, _ALL, _SHORT = 2_000, 140, 2_000, 12
+_WIDTHS = {"change": 80, "question": 340, "before": 140, "after": 140, "expected": 140}
 
 
 def page() -> None:
@@ -89,6 +90,7 @@ def _list(comparison: Comparison, index: FlipIndex, places: Sequence[int]) -> in
         on_select=_forget,
         selection_mode="single-row",
         key=f"flips-{comparison.id[:12]}-{offset}",
+        column_config={name: st.column_config.TextColumn(width=width) for name, width in _WIDTHS.items()},
     )
     rows = state.selection.rows
     if rows and rows[0] < len(shown):
@@ -109,13 +111,22 @@ def _forget() -> None:
 def _row(flip: Flip) -> dict[str, Any]:
     return {
         "change": SHAPES[flip.kind],
-        "task": flip.task,
-        "question": split_start(flip.prompt, _CELL)[1],
-        "expected": flip.target,
+        "question": _question(flip.prompt),
         "before": flip.baseline_answer,
         "after": flip.candidate_answer,
+        "expected": flip.target,
+        "task": flip.task,
         "item": flip.item[:16],
     }
+
+
+def _question(prompt: str) -> str:
+    """The end of a prompt: its last paragraph, or so much of that as a cell takes, begun with a word."""
+    cut, end = split_start(prompt.rstrip(), _CELL)
+    last = end.rpartition("\n\n")[2]
+    if len(last) >= _SHORT:
+        return last
+    return f"… {end.partition(' ')[2]}" if cut and not cut.endswith("\n") else end
 
 
 def _one(comparison: Comparison, index: FlipIndex, place: int) -> None:

@@ -21,12 +21,14 @@ from dashboards.launching import (
 )
 from workbench.config import read_yaml
 from workbench.errors import WorkbenchError
+from workbench.progress import RunProgress
 from workbench.publish.text import reveal_line
 
 QUESTION = "What shall be made next?"
 FOLLOW = "2s"
 CODES = {0: "● done, pass", 1: "■ fail", 2: "■ refused: see its output", 3: "▲ hold", 4: "■ failed", 130: "▲ stopped"}
 OTHER = "another …"
+SAMPLES = ("sample-domain", "sample-general")
 
 
 def page() -> None:
@@ -35,15 +37,18 @@ def page() -> None:
     root = data.project_folder()
     jobs = list_jobs(root)
     running = [job for job in jobs if job.state == "running"]
-    told = (
-        f"{len(running)} of {len(jobs)} jobs of this project run now." if jobs else "Nothing was started from here yet."
-    )
-    show.question(QUESTION, f"{told} Choose a start and a recipe, or go on from a result below.")
+    done = data.runs(limit=1).total
+    told = "Nothing was started from here yet."
+    if jobs:
+        told = f"{len(running)} of {len(jobs)} jobs of this project {'runs' if len(running) == 1 else 'run'} now."
+    more = "Choose a recipe and a start" + (", or go on from a result." if done else ".")
+    show.question(QUESTION, f"{told} {more}")
     if not who.may({"ml"}):
         st.info("You may look; starting needs the role ml.", icon=":material/lock:")
         st.code("workbench train RECIPE.yaml", language="bash")
     else:
         _form(root)
+        _results(root)
     _jobs(root, jobs, may_act=who.may({"ml"}))
 
 
@@ -96,24 +101,24 @@ def _choice(root: Path, recipe: Mapping[str, Any], left: Any, right: Any, *, key
         )  # fmt: skip
         dial = percent / 100
     one, two = st.columns(2)
-    tokens = one.number_input("Tokens that carry loss", 1, value=int(recipe.get("tokens", 1)), key=f"tokens-{key}")
+    tokens = one.number_input(
+        "Tokens to learn from", 1, value=int(recipe.get("tokens", 1)), step=1_000, key=f"tokens-{key}",
+        help="Those that the loss is taken of: answers, not the questions before them.",
+    )  # fmt: skip
     schedule = recipe.get("schedule") or {}
     rate = two.number_input(
-        "Highest learning rate", 0.0, value=float(schedule.get("learning_rate", 2e-4)), format="%.2e", key=f"rate-{key}"
-    )
+        "Highest learning rate", 0.0, value=float(schedule.get("learning_rate", 2e-4)), step=1e-5, format="%.2e",
+        key=f"rate-{key}",
+    )  # fmt: skip
     files = find_data(root)
     data_of = {}
     for source in recipe.get("mix") or []:
         label = f"Data of the source {reveal_line(str(source['name']))}"
         options = list(dict.fromkeys([str(source["data"]), *files]))
         data_of[str(source["name"])] = st.selectbox(label, options, key=f"data-{key}-{source['name']}")
-    from benchmarks.suite import list_suites
-    from workbench.pipeline import include_folders
-
     asked = list((recipe.get("evaluation") or {}).get("suites") or ())
-    suites = list_suites(include_folders(data.project()))
     picked = st.multiselect(
-        "Evaluated by the suites", list(dict.fromkeys([*asked, *suites])), default=asked, key=f"suites-{key}",
+        "Evaluated by the suites", list(dict.fromkeys([*asked, *_known_suites()])), default=asked, key=f"suites-{key}",
         help="The result is compared with the start on these, and a decision is made.",
     )  # fmt: skip
     return Choice(
@@ -159,7 +164,7 @@ def _jobs(root: Path, jobs: list[Job], *, may_act: bool) -> None:
     else:
         _one(root, job)
         if may_act:
-            _next(root, job)
+            _again(root, job)
 
 
 def _remember(key: str) -> None:
@@ -204,49 +209,82 @@ def _told(job: Job) -> str:
             return CODES.get(job.code or 0, f"■ exit code {job.code}")
 
 
-def _next(root: Path, job: Job) -> None:
-    """What may come after a job: the same pipeline as the command line's."""
-    if job.kind == "train" and "--dry-run" not in job.words:
-        _after_training(root, job)
-    elif job.kind in ("train", "eval", "gate") and job.state == "gone" and st.button("Go on", key="again"):
+def _again(root: Path, job: Job) -> None:
+    """What was not carried to its end goes on by the same command."""
+    is_cut = job.state == "gone" or job.code == 130
+    if job.kind not in ("train", "eval", "gate", "assess") or "--dry-run" in job.words or not is_cut:
+        return
+    st.text("It was not carried to its end; the same command goes on where it stopped.")
+    if st.button("Go on", icon=":material/resume:", key="again"):
         _begin(root, list(job.words))
 
 
-def _after_training(root: Path, job: Job) -> None:
-    try:
-        name = str(read_yaml(Path(job.words[1])).get("recipe", ""))
-    except WorkbenchError:
-        return
-    runs = [run for run in data.runs(search=name, limit=5).rows if run.name == name]
+def _results(root: Path) -> None:
+    """What may come after a run, whoever began it: the same pipeline as the command line's."""
+    runs = {run.id: run for run in data.runs().rows if run.state == "done" and _result_of(root, run.id)}
     if not runs:
         return
-    run = runs[0]
-    if job.code in (130, None) or run.state in ("stopped", "silent", "failed"):
-        st.text("It was not carried to its end; the same command goes on from its last checkpoint.")
-        if st.button("Go on", icon=":material/resume:", key="resume"):
-            _begin(root, list(job.words))
-        return
-    last = _result_of(root, run.id)
-    st.header("And then", anchor=False)
-    show.plain(f"{run.name}: {show.word(run.outcome) if run.outcome else 'nothing decided yet'}; result {last or '–'}")
+    st.header("Go on from a result", anchor=False)
+    described = {one: reveal_line(f"{run.name}: {_decided(run)}") for one, run in runs.items()}
+    linked = st.query_params.get("run", "")
+    named = next((one for one in runs if linked and one.startswith(linked)), next(iter(runs)))
+    st.session_state["choose-result"] = named
+    chosen = st.selectbox(
+        "Run", list(described), format_func=described.__getitem__, key="choose-result", on_change=_remember_result
+    )
+    run, last = runs[chosen], _result_of(root, chosen)
+    folder = str(run.folder / str(last))
     project = ["--project", str(root)]
+    suites = _suites_of(root, run.id)
+    left, right = st.columns(2)
+    asked = left.multiselect("Suites to evaluate by", suites[0], default=suites[1], key=f"by-{chosen}")
+    policies = _policies(root)
+    policy = right.selectbox("Policy to serve behind", policies, index=policies.index("default"), key="serve-policy")
+    start = _start(run)
+    with st.container(horizontal=True):
+        if st.button("Evaluate", icon=":material/quiz:", key="evaluate", disabled=not asked):
+            words = [word for suite in asked for word in ("--suite", suite)]
+            _begin(root, ["eval", folder, *words, *(["--baseline", start] if start else []), *project])
+        if st.button("Decide", icon=":material/gavel:", key="decide", help="By the rules of its newest report"):
+            _begin(root, ["gate", f"{run.name}/{last}", *(["--baseline", start] if start else []), *project])
+        if st.button("Serve", icon=":material/dns:", key="serve", help="Behind the policy, to this machine alone"):
+            _begin(root, ["serve", folder, "--policy", policy, "--port", "0", *project])
+        if st.button("Train on from it", icon=":material/forward:", key="continue"):
+            st.query_params["start"] = f"run/{run.name}"
+            st.rerun()
     with st.container(horizontal=True):
         show.link("training", "Its curves", ":material/show_chart:", run=run.id[:16])
-        if last:
-            if st.button("Evaluate on the samples", icon=":material/quiz:", key="evaluate"):
-                suites = ["--suite", "sample-domain", "--suite", "sample-general"]
-                _begin(
-                    root,
-                    ["eval", str(root / "runs" / name / last), *suites, "--baseline", _start(root, name), *project],
-                )
-            if st.button("Decide", icon=":material/gavel:", key="decide"):
-                _begin(root, ["gate", f"{name}/{last}", *project])
-            if st.button("Serve", icon=":material/dns:", key="serve"):
-                folder = str(root / "runs" / name / last)
-                _begin(root, ["serve", folder, "--policy", "default", "--port", "0", *project])
-            if st.button("Go on from this result", icon=":material/forward:", key="continue"):
-                st.query_params["start"] = f"run/{name}"
-                st.rerun()
+        show.link("lineage", "Where it comes from", ":material/account_tree:", thing=run.id[:16])
+
+
+def _remember_result() -> None:
+    st.query_params["run"] = str(st.session_state["choose-result"])[:16]
+
+
+def _decided(run: RunProgress) -> str:
+    return f"the last decision about it is {show.word(run.outcome)}" if run.outcome else "nobody has decided about it"
+
+
+def _suites_of(root: Path, run_id: str) -> tuple[list[str], list[str]]:
+    """Suites to choose from, and those that the run's recipe names (or the samples)."""
+    entry = data.run_entry(run_id)
+    recipe = entry.document.get("recipe") if entry else None
+    own: list[str] = list(((recipe or {}).get("evaluation") or {}).get("suites") or SAMPLES)
+    return list(dict.fromkeys([*own, *_known_suites()])), own
+
+
+def _known_suites() -> list[str]:
+    from benchmarks.suite import list_suites
+    from workbench.pipeline import include_folders
+
+    return list(list_suites(include_folders(data.project())))
+
+
+def _policies(root: Path) -> list[str]:
+    from safety.policy import PolicyLibrary
+
+    folder = root / "policies"
+    return sorted(PolicyLibrary([folder] if folder.is_dir() else []).known())
 
 
 def _result_of(root: Path, run_id: str) -> str | None:
@@ -262,9 +300,9 @@ def _result_of(root: Path, run_id: str) -> str | None:
     return f"checkpoint-{max(steps)}" if steps and inside else None
 
 
-def _start(root: Path, name: str) -> str:
-    """What a run started from, as its recipe names it."""
-    path = root / "runs" / name / "recipe.json"
+def _start(run: RunProgress) -> str:
+    """What a run started from, as its recipe names it; empty where nothing says so."""
+    path = run.folder / "recipe.json"
     return str(json.loads(path.read_text(encoding="utf-8")).get("start", "")) if path.is_file() else ""
 
 

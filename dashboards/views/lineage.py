@@ -82,7 +82,8 @@ def _choose(total: int) -> str | None:
         st.text("No checkpoint has this name.")
         return None
     key = "choose-thing"
-    st.session_state[key] = named or next(iter(described))
+    trained = (row.fingerprint for row in page.rows if row.run)  # says more than where an outsider came from
+    st.session_state[key] = named or next(trained, next(iter(described)))
     st.selectbox(
         "Checkpoint", list(described), format_func=described.__getitem__, key=key, on_change=_remember, args=(key,)
     )
@@ -99,12 +100,19 @@ def _answer(tree: Lineage, nodes: dict[str, dict[str, Any]]) -> str:
     if len(nodes) == 1:
         return f"{name} came from outside: nothing that it was made from is in this project."
     above = counts["checkpoint"] - (tree.kind == "checkpoint")
-    told = [_some(above, "checkpoint"), _some(counts["run"], "run"), _some(counts["data"], "source")]
-    return f"{name} was made from {', '.join(one for one in told if not one.startswith('0 '))}."
+    if above == 1 and tree.kind == "checkpoint":
+        first = reveal_line(next(node["label"] for node in list(nodes.values())[1:] if node["kind"] == "checkpoint"))
+        told = [first, _some(counts["data"], "source of data")]
+        by = f"{name} was trained from" if counts["run"] else f"{name} is a changed copy of"
+    else:
+        told = [_some(above, "checkpoint"), _some(counts["run"], "run"), _some(counts["data"], "source of data")]
+        by = f"{name} was made from"
+    return f"{by} {' and '.join(one for one in told if not one.startswith('0 '))}."
 
 
 def _some(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    head, _, rest = noun.partition(" ")
+    return f"{count} {head}{'' if count == 1 else 's'}{' ' if rest else ''}{rest}"
 
 
 def _walk(node: Lineage) -> Iterator[Lineage]:

@@ -8,9 +8,9 @@ from workbench.progress import RunProgress
 from workbench.publish import wording
 from workbench.publish.signs import OUTCOMES
 from workbench.publish.text import reveal_line
-from workbench.records import Comparison, Decision, RuleResult
+from workbench.records import Comparison, Decision
 
-RUNS = 5
+RUNS, LAST = 5, 8
 QUESTION = "May the newest checkpoint ship?"
 
 
@@ -26,8 +26,9 @@ def page() -> None:
     st.text(f"Decided {show.moment(decision.created_at)}{baseline}, by {len(decision.rules)} rules.")
     _later(decision)
     _deciding(decision, comparison)
+    _next(decision, comparison)
     _plots(decision, comparison)
-    show.next_step(_next(decision))
+    _checkpoints()
     _runs()
     _counts()
 
@@ -77,20 +78,12 @@ def _deciding(decision: Decision, comparison: Comparison | None) -> None:
     worst = sorted(open_rules, key=lambda rule: (rule.overridden is not None, rule.outcome != "fail"))
     tasks = {task.task: task for task in comparison.tasks} if comparison else {}
     for rule in worst[:3]:
-        _rule(rule)
+        show.rule(rule)
     if len(worst) > 3:
         st.text(f"{len(worst) - 3} more required rules do not pass.")
         with st.expander("All rules that do not pass"):
             rows = [charts.rule_row(rule, tasks.get(rule.task)) for rule in worst]
             show.table(rows, name="rules-not-passed", alt="Required rules that do not pass")
-
-
-def _rule(rule: RuleResult) -> None:
-    with st.container(horizontal=True, vertical_alignment="top"):
-        show.badge(OUTCOMES[rule.outcome])
-        show.plain(f"{rule.rule}: {wording.sentence_end(rule.reason)}.")
-        if rule.overridden:
-            show.plain(f"Overridden by {rule.overridden}")
 
 
 def _plots(decision: Decision, comparison: Comparison | None) -> None:
@@ -105,16 +98,50 @@ def _plots(decision: Decision, comparison: Comparison | None) -> None:
         show.chart(made, name=f"limits-{number}")
 
 
-def _next(decision: Decision) -> Command:
+def _next(decision: Decision, comparison: Comparison | None) -> None:
     name = reveal_line(decision.checkpoint.name)
+    failed = [rule for rule in decision.rules if rule.required and rule.outcome == "fail" and not rule.overridden]
     match decision.outcome:
         case "pass":
-            return Command(why="Serve it behind a policy:", line=f"workbench serve {name} --policy default")
+            policy = "" if decision.evidence.get("policy") else " It was not held against a policy yet."
+            show.next_step(
+                Command(why=f"Serve it behind a policy.{policy}", line=f"workbench serve {name} --policy default")
+            )
         case "hold":
-            return Command(why="See what evidence is missing:", line=f"workbench show {decision.id[:12]}")
-        case "fail":
+            show.next_step(
+                Command(why="See what evidence is missing:", line=f"workbench show {decision.id[:12]}"),
+            )
+        case "fail" if comparison and any(rule.verdict for rule in failed):
             base = reveal_line(decision.baseline.name) if decision.baseline else "BASE"
-            return Command(why="See the answers that it lost:", line=f"workbench compare {base} {name} --flips 8")
+            show.next_step(
+                Command(why="See the answers that it lost:", line=f"workbench compare {base} {name} --flips 8")
+            )
+            show.link("items", "Which answers changed", ":material/compare_arrows:", comparison=comparison.id[:16])
+        case "fail":
+            show.next_step(
+                Command(why="See what it answered that it should not have:", line=f"workbench show {decision.id[:12]}")
+            )
+            report = data.newest("report", label="assessment", fingerprint=decision.checkpoint.fingerprint)
+            if report is not None:
+                show.link("responsible", "Wrong answers, by category", ":material/gpp_maybe:", report=report.id[:16])
+    show.link("gate", "All rules of this decision", ":material/gavel:", decision=decision.id[:16])
+
+
+def _checkpoints() -> None:
+    """The last checkpoints, and what was decided about each."""
+    found = data.browse_checkpoints()
+    rows = [
+        {
+            "checkpoint": row.name,
+            "last decision": show.word(row.outcome) if row.outcome else "none",
+            "reports": row.reports,
+            "seen": show.moment(row.seen_at),
+        }
+        for row in found.rows[:LAST]
+    ]
+    if rows:
+        st.header("Last checkpoints", anchor=False)
+        show.table(rows, name="last-checkpoints", alt=f"The last {len(rows)} of {found.total} checkpoints")
 
 
 def _runs() -> None:
@@ -140,9 +167,8 @@ def _run_row(run: RunProgress) -> dict[str, object]:
 
 
 def _counts() -> None:
-    st.header("In this project", anchor=False)
-    rows = [{"what": what, "how many": number} for what, number in data.counts().items()]
-    show.table(rows, name="counts", alt="How many records of each kind there are")
+    told = [f"{number:,} {what if number != 1 else what.removesuffix('s')}" for what, number in data.counts().items()]
+    st.caption(f"In this project: {', '.join(told)}.")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,20 @@ from safety.review.queue import ReviewQueue
 from workbench.errors import ReviewError
 
 QUESTION = "Does the review keep up, and do people agree?"
+WORDS = {
+    "open": "wait for a verdict",
+    "conflict": "opinions differ",
+    "escalated": "sent to a senior",
+    "opinion open": "first opinions, not given yet",
+    "opinion claimed": "first opinions, somebody is at it",
+    "opinion done": "first opinions, given",
+    "adjudication open": "to be settled by a senior",
+    "adjudication claimed": "a senior is at it",
+    "adjudication done": "settled by a senior",
+    "priority": "it matters most: doubtful and severe",
+    "diversity": "unlike the others",
+    "random": "drawn by chance, so that rates can be estimated",
+}
 EMPTY = (
     Command(why="Doubts of a served checkpoint wait here:", line="workbench serve CHECKPOINT --policy default"),
     Command(
@@ -62,12 +76,12 @@ def page() -> None:
 def _open(items: object, slots: object, strata: object, expired: int) -> None:
     st.header("What waits", anchor=False)
     rows = [
-        {"what": what, "which": str(which), "how many": count}
-        for what, found in (("items", items), ("opinions asked", slots), ("open, by how they came in", strata))
+        {"what": what, "which": WORDS.get(str(which), str(which)), "how many": count}
+        for what, found in (("texts", items), ("verdicts asked of people", slots), ("why a text waits", strata))
         for which, count in dict(found).items()  # type: ignore[call-overload]
     ]
-    rows.append({"what": "leases", "which": "ended and not taken again", "how many": expired})
-    show.table(rows, name="waiting", alt="Items by state, opinions by kind and state, open items by stratum")
+    rows.append({"what": "texts that somebody took and let lie", "which": "free again", "how many": expired})
+    show.table(rows, name="waiting", alt="Texts by state, verdicts asked by kind and state, and why open texts wait")
 
 
 def _pace(rows: list[dict[str, object]]) -> None:

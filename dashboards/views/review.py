@@ -20,6 +20,7 @@ from dashboards.show import Command
 from safety.review.queue import Member, Operator, ReviewQueue
 from safety.review.views import Kind
 from workbench.errors import ReviewError
+from workbench.publish.text import escape_markdown
 
 QUESTION = "What is the right verdict here?"
 FILL = "workbench review add posts.jsonl --policy default"
@@ -68,7 +69,9 @@ def _member(queue: ReviewQueue, who: Person) -> Member | None:
         show.empty("Labels need a dashboard that may write.", Command(why="Start one:", line="workbench dashboard"))
         return None
     if who.is_local and not queue.members(_OPERATOR):
-        show.question(QUESTION, "Nobody reviews in this project yet.")
+        waits = sum(queue.stats(_OPERATOR, place).items.get("open", 0) for place in queue.queues(_OPERATOR))
+        told = f"{words.plural(waits, 'text')} {'waits' if waits == 1 else 'wait'}"
+        show.question(QUESTION, f"{told}, and nobody reviews in this project yet.")
         st.text(
             f"Start as {words.reveal_line(who.name)}: you will be its first reviewer, and senior. Others are added by"
         )
@@ -98,7 +101,7 @@ def _stranger(queue: ReviewQueue, who: Person) -> None:
         show.question(QUESTION, f"No reviewer of this project is called {name}. Who are you?")
         with st.container(horizontal=True):
             for number, one in enumerate(known[:9], 1):
-                st.button(words.escape(one), shortcut=str(number), key=f"as-{one}", on_click=go_by, args=(one,))
+                st.button(escape_markdown(one), shortcut=str(number), key=f"as-{one}", on_click=go_by, args=(one,))
         if len(known) > 9:
             st.text("Others write their name at the side.")
     else:
@@ -118,7 +121,7 @@ def _join(name: str) -> None:
 def _say() -> None:
     said = st.session_state.pop(_SAID, None)
     if said:
-        st.toast(words.escape(said), icon=":material/error:")
+        st.toast(escape_markdown(said), icon=":material/error:")
 
 
 # Before and between ---------------------------------------------------------------------------------------------------
@@ -254,7 +257,7 @@ def _work() -> None:
         parts.recent(held)
     parts.dialogs(held)
     for notice in held.notices:
-        st.toast(words.escape(notice.text), icon=f":material/{_TONES[notice.tone]}:")
+        st.toast(escape_markdown(notice.text), icon=f":material/{_TONES[notice.tone]}:")
     held.notices.clear()
     held.displayed()
 

@@ -3,18 +3,22 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from dashboards import data, run_charts, show
 from dashboards.show import Command
 from workbench.progress import RunCurves, RunProgress, read_curves
-from workbench.publish.text import reveal_line
+from workbench.publish.text import escape_markdown, reveal_line
+
+if TYPE_CHECKING:
+    from training.rl.episodes import Episode
 
 QUESTION = "Did the run go well, and on what mix?"
 LIVE = "5s"
 EVENTS = 200
+SOURCES = 4
 STATES = {
     "running": "is running",
     "done": "is done",
@@ -86,6 +90,7 @@ def _show(run: RunProgress) -> None:
     _curves(run, curves)
     _sources(run, curves)
     _watched(curves)
+    _rollouts(run)
     _checkpoints(curves)
 
 
@@ -95,10 +100,15 @@ def _answer(run: RunProgress, curves: RunCurves) -> str:
     told = f"{reveal_line(run.name)} {STATES[run.state]}{steps}"
     if losses:
         told += f"; the loss went from {losses[0]:.3f} to {losses[-1]:.3f}"
+    given = _given(curves)
+    if given and sum(given.values()):
+        shares = sorted(given.items(), key=lambda pair: -pair[1])
+        parts = [f"{100 * tokens / sum(given.values()):.0f}% {reveal_line(name)}" for name, tokens in shares[:SOURCES]]
+        told += f" on {', '.join(parts)}{' and others' if len(shares) > SOURCES else ''}"
     if run.watched:
         told += f"; the look at retained tasks said {run.watched}"
     if run.outcome:
-        told += f"; the decision about its checkpoint is {run.outcome}"
+        told += f"; the decision about what it made is {run.outcome}"
     return f"{told}."
 
 
@@ -169,6 +179,46 @@ def _event_row(event: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": str(event.get("verdict", "")),
         "why": str(event.get("why", "")),
         "more": json.dumps(rest, ensure_ascii=False) if rest else "",
+    }
+
+
+def _rollouts(run: RunProgress) -> None:
+    """Answers that a run of reinforcement learning sampled, and what each of them scored."""
+    found = sorted((run.folder / "rollouts").glob("generation-*.jsonl"), reverse=True)
+    if not found:
+        return
+    from training.rl.episodes import read_episodes
+
+    st.header("Answers that were sampled", anchor=False)
+    numbers = [int(file.stem.rpartition("-")[2]) for file in found]
+    number = st.selectbox("Generation", numbers, key="generation", help="The newest first.")
+    recorded = read_episodes(run.folder, number)
+    if recorded is None:
+        st.text("It is being written.")
+        return
+    episodes = sorted(recorded[1], key=lambda one: (one.row, one.sample))
+    rows = [_episode_row(one) for one in episodes]
+    st.caption(
+        f"{len(rows):,} answers; each prompt is asked several times, and its answers are held against each other"
+    )
+    show.table(rows, name="rollouts", alt=f"{len(rows)} sampled answers of generation {number} with their rewards")
+    described = {at: f"{at + 1}: {row['reward']}, {row['answer'][:80]}" for at, row in enumerate(rows)}
+    at = st.selectbox("Read one", list(described), format_func=lambda at: reveal_line(described[at]), key="rollout")
+    for message in episodes[at].messages:
+        with st.container(border=True):
+            st.caption(escape_markdown(str(message.get("role", ""))))
+            show.plain(str(message.get("content") or "–"))
+
+
+def _episode_row(one: "Episode") -> dict[str, Any]:
+    asked = [str(message.get("content") or "") for message in one.messages if message.get("role") == "user"]
+    return {
+        "prompt": asked[0] if asked else "",
+        "answer": one.answer,
+        "reward": None if one.reward is None else round(one.reward, 3),
+        **{name: None if value is None else round(value, 3) for name, value in one.parts.items()},
+        "tokens": one.drawn,
+        "left out": one.dropped,
     }
 
 

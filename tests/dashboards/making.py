@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import yaml
+
 from tests.tiny import save_tiny_checkpoint
 from tests.workbench.cli.test_train import end_turns
 from workbench.cli import main
@@ -56,6 +58,25 @@ def make_small(folder: Path) -> Path:
     policy = ["--policy", "default", "--prompts", str(folder / "prompts.jsonl"), "--attacks", "none"]
     run("assess", str(folder / "tiny"), *policy, "--project", str(project))
     return project
+
+
+def add_recipe(project: Path) -> None:
+    """A run of a few seconds that the page Launch offers first, with its data, in the project's own folder."""
+    save_tiny_checkpoint(project / "tiny", seed=1)
+    end_turns(project / "tiny")
+    rows = [{"prompt": f"Where is bone {i}?", "completion": f"In place {i * i}."} for i in range(20)]
+    (project / "domain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (project / "general.txt").write_text("He went to the market because the bread was gone. " * 20)
+    mix = [
+        {"name": "domain", "data": "domain.jsonl", "share": 0.5, "max_epochs": 90},
+        {"name": "general", "data": "general.txt", "share": 0.5, "max_epochs": 90},
+    ]
+    recipe = {
+        "recipe": "pushed", "start": str(project / "tiny"), "method": "sft", "mix": mix, "tokens": 600,
+        "sequence_length": 64, "batch_tokens": 256, "dtype": "float32", "schedule": {"learning_rate": 1e-3},
+        "evaluation": {"tasks": ["sample_anatomy_cloze"], "limit": 10},
+    }  # fmt: skip
+    (project / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 
 def run(*words: str) -> int:

@@ -1,7 +1,5 @@
 """Moderators at work in a real browser, by keyboard alone: what only a browser shows."""
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from safety.policy import load_policy
 from safety.review.queue import Grant, Member, ReviewQueue
@@ -17,27 +15,11 @@ from tests.safety.review.people import OPERATOR, entry
 from workbench.store import Project
 from workbench.store.review_schema import review_labels
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SWITCHES = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync")
 POLICY = load_policy("moderation")
 ATTACK = (
     '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"> **b** [l](http://x.example)'
 )
 SLOW = 60_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        program = str(own) if own.exists() else next(filter(None, map(shutil.which, NAMES)), None)
-        if program is None:
-            pytest.skip("no Chromium on this machine: apt-get install chromium, or: playwright install chromium")
-        # Chromium refuses to run as root inside its sandbox; the pages shown here are our own.
-        root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=program, args=[*SWITCHES, *root])
-        yield browser
-        browser.close()
 
 
 class House:

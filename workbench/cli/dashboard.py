@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from pathlib import Path
 from typing import Annotated
@@ -78,7 +79,9 @@ def show_pages(
         root = home.root
         if home.store.version() == 0:
             say("note: this project is empty; the pages say which commands fill it")
-    if host not in LOCAL and not (root / ".streamlit" / "secrets.toml").is_file():
+    if _has_sign_in(root) and importlib.util.find_spec("authlib") is None:
+        raise ConfigError("dashboard: [auth] needs Authlib, not installed; pip install 'model-workbench[dashboard]'")
+    if host not in LOCAL and not _has_sign_in(root):
         raise ConfigError(
             f"--host {host}: others could start runs here under any name; set [auth] in "
             f"{root / '.streamlit' / 'secrets.toml'} (docs/dashboards.md says how), or leave it at 127.0.0.1"
@@ -93,13 +96,28 @@ def show_pages(
         say(f"{root.name} by Streamlit; Ctrl-C stops")
         print_line(url + page)
         sys.stdout.flush()
-        if open_browser and _has_desktop():
+        if open_browser and has_desktop():
             typer.launch(url + page)
         process.wait()
     except KeyboardInterrupt:
         pass
     finally:
         _stop(process)
+
+
+def _has_sign_in(root: Path) -> bool:
+    """Whether `[auth]` stands in the project's secrets.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    from workbench.errors import ConfigError
+
+    path = root / ".streamlit" / "secrets.toml"
+    try:
+        return path.is_file() and "auth" in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
 def server_command(root: Path, *, host: str, port: int, read_only: bool) -> list[str]:
@@ -150,8 +168,11 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
     raise RunError(f"dashboard: {url} does not answer after {_START_S:.0f} s")
 
 
-def _has_desktop() -> bool:
-    return sys.platform in ("darwin", "win32") or any(name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+def has_desktop() -> bool:
+    """Whether a browser can be opened for somebody to see; never in CI."""
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        return False
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

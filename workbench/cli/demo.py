@@ -3,6 +3,7 @@
 By commands that anyone would type, on data that is part of the package.
 """
 
+import importlib.util
 import shlex
 import shutil
 import sys
@@ -36,8 +37,8 @@ def command(
     answers; evaluates what came of it on messages it never saw and on general questions, and decides. Then it stores a
     copy of the weights in another type and one rounded to 3 bits and decides on these. At last the harmless copy is
     held against a policy: it forgot nothing, but may it be served? And two dozen posts are moderated; what the model is
-    in doubt about waits in a review queue. All data is part of this package. Killed and run
-    again, it goes on where it stopped and is answered from what was kept.
+    in doubt about waits in a review queue. All data is part of this package. Killed and run again, it goes on where it
+    stopped and is answered from what was kept. Where a desktop is, the dashboard opens on it at the end.
 
     Examples:
         workbench demo
@@ -76,6 +77,17 @@ def command(
     where = shlex.quote(str(folder))
     say(f"\nlabel what waits:  workbench review open --project {where}")
     say(f"see all of it:     workbench dashboard --project {where}")
+    if not as_json:
+        _open(folder)
+
+
+def _open(folder: Path) -> None:
+    """The dashboard on what was made, where somebody sits before a desktop; it stands until they end it."""
+    from workbench.cli.dashboard import has_desktop, show_pages
+
+    if has_desktop() and sys.stdout.isatty() and importlib.util.find_spec("streamlit") is not None:
+        say("opening it now; Ctrl-C ends the dashboard and keeps all that was made")
+        show_pages(folder, read_only=False, host="127.0.0.1", port=0, open_browser=True)
 
 
 def write_recipe(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Text that others wrote, made fit to be shown: hidden characters visible, long text cut. Knows no markup.
+"""Text that others wrote, made fit to be shown: hidden characters visible, long text cut, Markdown no markup.
 
 Prompts and answers are under review. A right-to-left override, a zero-width space or a tag character may be the very
 reason for a flip, or an attack on the reader; both must be seen.
@@ -10,6 +10,7 @@ import unicodedata
 _HIDDEN = re.compile(
     "[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
 )
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
 
 
 def reveal(text: str) -> str:
@@ -25,6 +26,15 @@ def reveal(text: str) -> str:
 def reveal_line(text: str) -> str:
     """The same in one line: every run of white space is a space."""
     return " ".join(reveal(text).split())
+
+
+def escape_markdown(text: str) -> str:
+    r"""Text of others where Markdown is read (a label, a caption): one line, nothing of it is markup.
+
+    >>> escape_markdown("**x** :red[y]")
+    '\\*\\*x\\*\\* \\:red\\[y\\]'
+    """
+    return _MARKUP.sub(r"\\\1", reveal_line(text))
 
 
 def split_start(text: str, limit: int) -> tuple[str, str]:

@@ -1,33 +1,15 @@
 """The HTML page in a real Chromium, offline: what only a browser shows."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.workbench.publish import samples
 from workbench.publish.html import comparison_html, decision_html
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SWITCHES = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync")
 SIZES = [(scheme, width) for scheme in ("light", "dark") for width in (400, 1280)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        program = str(own) if own.exists() else next(filter(None, map(shutil.which, NAMES)), None)
-        if program is None:
-            pytest.skip("no Chromium on this machine: apt-get install chromium, or: playwright install chromium")
-        # Chromium refuses to run as root inside its sandbox; the pages shown here are our own.
-        root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=program, args=[*SWITCHES, *root])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
