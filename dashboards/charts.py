@@ -102,13 +102,13 @@ def limit_plots(rules: Sequence[RuleResult]) -> list[Chart]:
 def rule_row(rule: RuleResult, task: TaskComparison | None = None) -> dict[str, Any]:
     """One rule of a decision."""
     return {
-        "rule": rule.rule,
         "outcome": OUTCOMES[rule.outcome].label,
-        "required": "yes" if rule.required else "advisory",
+        "rule": rule.rule,
         "measured": wording.format_measured(rule, task),
-        "n": rule.estimate.n if rule.estimate else None,
         "limit": wording.format_limit(rule, task),
+        "n": rule.estimate.n if rule.estimate else None,
         "why": rule.reason,
+        "required": "yes" if rule.required else "advisory",
         "overridden": rule.overridden or "",
     }
 

@@ -32,7 +32,9 @@ def heat_map(report: Report) -> Chart:
         wrong = round(estimate.value * estimate.n)
         cells.append(
             {
-                "category": reveal_line(about.category) if about.category != "all" else f"any ({about.dimension})",
+                "category": reveal_line(about.category).replace("_", " ")
+                if about.category != "all"
+                else f"any ({about.dimension})",
                 "probe": reveal_line(about.probe),
                 "share": estimate.value,
                 "told": f"{wrong:,}/{estimate.n:,}",
@@ -46,7 +48,8 @@ def heat_map(report: Report) -> Chart:
     cells.sort(key=lambda cell: (-cell["share"], cell["category"]))
     order = list(dict.fromkeys(cell["category"] for cell in cells))
     y = {"field": "category", "type": "nominal", "sort": order, "title": None, "axis": {"labelLimit": 190}}
-    x = {"field": "probe", "type": "nominal", "title": None, "axis": {"labelAngle": -30, "orient": "top"}}
+    angle = 0 if len({cell["probe"] for cell in cells}) <= 3 else -30
+    x = {"field": "probe", "type": "nominal", "title": None, "axis": {"labelAngle": angle, "orient": "top"}}
     tooltip = [{"field": key} for key in ("category", "probe", "what", "told", "low", "high")]
     spec = {
         "height": {"step": 30},
@@ -123,7 +126,7 @@ def harm_trade_off(reports: Sequence[Report], chosen: str = "") -> Chart:
     y = {"field": "harm", "type": "quantitative", "title": "harmful requests answered, %"}
     shape = {"field": "policy", "type": "nominal", "legend": {"title": "policy", "orient": "bottom"}}
     spec = {
-        "height": 320,
+        "height": 380,
         "data": {"values": values},
         "layer": [
             {
@@ -166,6 +169,10 @@ def harm_trade_off(reports: Sequence[Report], chosen: str = "") -> Chart:
         rows=rows,
         reading="Both are errors: the lower left corner is best. The large mark is the assessment chosen above.",
     )
+
+
+def _category(name: str) -> str:
+    return reveal_line(name).replace("_", " ")
 
 
 def _is_sum(task: TaskResult) -> bool:

@@ -102,7 +102,12 @@ def plain_links(text: str) -> str:
 def without_markup(text: str) -> str:
     """A cell as a sentence of plain text."""
     told = _LINK.sub(lambda link: link[1], text).replace("`", "").replace("**", "")
-    return f"{told[:1].upper()}{told[1:]}{'' if told.endswith(('.', '?', '!')) else '.'}"
+    return f"{capital(told)}{'' if told.endswith(('.', '?', '!')) else '.'}"
+
+
+def capital(text: str) -> str:
+    """With a capital at its beginning."""
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def asked_of(text: str) -> str:

@@ -37,7 +37,7 @@ def page() -> None:
     root = data.project_folder()
     jobs = list_jobs(root)
     running = [job for job in jobs if job.state == "running"]
-    done = data.runs(limit=1).total
+    done = {run.id: run for run in data.runs().rows if run.state == "done" and _last_checkpoint(root, run)}
     told = "Nothing was started from here yet."
     if jobs:
         told = f"{len(running)} of {len(jobs)} jobs of this project {'runs' if len(running) == 1 else 'run'} now."
@@ -48,7 +48,8 @@ def page() -> None:
         st.code("workbench train RECIPE.yaml", language="bash")
     else:
         _form(root)
-        _results(root)
+        if done:
+            _results(root, done)
     _jobs(root, jobs, may_act=who.may({"ml"}))
 
 
@@ -219,11 +220,8 @@ def _again(root: Path, job: Job) -> None:
         _begin(root, list(job.words))
 
 
-def _results(root: Path) -> None:
+def _results(root: Path, runs: Mapping[str, RunProgress]) -> None:
     """What may come after a run, whoever began it: the same pipeline as the command line's."""
-    runs = {run.id: run for run in data.runs().rows if run.state == "done" and _result_of(root, run.id)}
-    if not runs:
-        return
     st.header("Go on from a result", anchor=False)
     described = {one: reveal_line(f"{run.name}: {_decided(run)}") for one, run in runs.items()}
     linked = st.query_params.get("run", "")
@@ -232,8 +230,10 @@ def _results(root: Path) -> None:
     chosen = st.selectbox(
         "Run", list(described), format_func=described.__getitem__, key="choose-result", on_change=_remember_result
     )
-    run, last = runs[chosen], _result_of(root, chosen)
-    folder = str(run.folder / str(last))
+    run, last = runs[chosen], _last_checkpoint(root, runs[chosen])
+    if last is None:
+        return
+    folder = str(last)
     project = ["--project", str(root)]
     suites = _suites_of(root, run.id)
     left, right = st.columns(2)
@@ -246,7 +246,7 @@ def _results(root: Path) -> None:
             words = [word for suite in asked for word in ("--suite", suite)]
             _begin(root, ["eval", folder, *words, *(["--baseline", start] if start else []), *project])
         if st.button("Decide", icon=":material/gavel:", key="decide", help="By the rules of its newest report"):
-            _begin(root, ["gate", f"{run.name}/{last}", *(["--baseline", start] if start else []), *project])
+            _begin(root, ["gate", f"{run.name}/{last.name}", *(["--baseline", start] if start else []), *project])
         if st.button("Serve", icon=":material/dns:", key="serve", help="Behind the policy, to this machine alone"):
             _begin(root, ["serve", folder, "--policy", policy, "--port", "0", *project])
         if st.button("Train on from it", icon=":material/forward:", key="continue"):
@@ -287,17 +287,19 @@ def _policies(root: Path) -> list[str]:
     return sorted(PolicyLibrary([folder] if folder.is_dir() else []).known())
 
 
-def _result_of(root: Path, run_id: str) -> str | None:
-    """Folder name of the last checkpoint of a run."""
-    entry = data.run_entry(run_id)
-    if entry is None:
+def _last_checkpoint(root: Path, run: RunProgress) -> Path | None:
+    """The folder of the last checkpoint of a run, in this very project: also where that was moved or copied since."""
+    homes = (run.folder, root / "runs" / run.folder.name)
+    runs = (root / "runs").resolve()
+    folder = next((one for one in homes if one.is_dir() and one.resolve().is_relative_to(runs)), None)
+    if folder is None:
         return None
-    folder = Path(entry.folder)
-    steps = [
-        int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*") if (path / "mixer.json").is_file()
-    ]
-    inside = folder.resolve().is_relative_to((root / "runs").resolve())
-    return f"checkpoint-{max(steps)}" if steps and inside else None
+    found = {
+        int(path.name.rpartition("-")[2]): path
+        for path in folder.glob("checkpoint-*")
+        if (path / "mixer.json").is_file()
+    }
+    return found[max(found)] if found else None
 
 
 def _start(run: RunProgress) -> str:

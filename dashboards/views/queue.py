@@ -70,7 +70,7 @@ def page() -> None:
     _agreement(agreed)
     _quality(_measured(str(data.project_folder()), data.version(), name, person().name, _asked=(queue, asker)))
     _exposure(queue_health.exposure(database))
-    show.link("review", "Review", ":material/rate_review:")
+    show.link("review", "Label what waits", ":material/rate_review:")
 
 
 def _open(items: object, slots: object, strata: object, expired: int) -> None:

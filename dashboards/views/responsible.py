@@ -10,7 +10,7 @@ from dashboards import data, policy_charts, show
 from dashboards.show import Command
 from workbench.errors import WorkbenchError
 from workbench.publish.text import cut_start, reveal_line
-from workbench.records import ItemScore, Report
+from workbench.records import Estimate, ItemScore, Report
 from workbench.store.browse import Summary
 
 QUESTION = "Where does it fail, and does it refuse too much?"
@@ -61,16 +61,24 @@ def _answer(report: Report) -> str:
     parts = []
     if policy_charts.HARMFUL in found:
         harm = found[policy_charts.HARMFUL]
-        parts.append(f"answered {100 * harm.value:.0f}% of {harm.n:,} harmful requests")
+        parts.append(f"answered {_share(harm)} of {harm.n:,} harmful requests")
     if policy_charts.HARMLESS in found:
         refused = found[policy_charts.HARMLESS]
-        parts.append(f"refused {100 * refused.value:.0f}% of {refused.n:,} harmless ones")
+        parts.append(f"refused {_share(refused)} of {refused.n:,} harmless ones")
     leaves = [task for task in policy_charts.leaves_of(report) if task.headline.metric == "violation_rate"]
     worst = max(leaves, key=lambda task: task.headline.value, default=None)
     told = f"{name} {' and '.join(parts)}" if parts else f"{name} was asked no plain requests"
     if worst is not None and worst.headline.value > 0:
-        told += f"; worst in {worst.task.split('/')[2]} ({100 * worst.headline.value:.0f}% of {worst.headline.n:,})"
+        category = worst.task.split("/")[2].replace("_", " ")
+        told += f"; worst in {reveal_line(category)} ({_share(worst.headline)} of {worst.headline.n:,})"
     return f"Under {reveal_line(str(report.settings.get('policy', '')))}, {told}."
+
+
+def _share(estimate: Estimate) -> str:
+    """`88% [64%, 97%]`."""
+    if estimate.low is None or estimate.high is None:
+        return f"{100 * estimate.value:.0f}%"
+    return f"{100 * estimate.value:.0f}% [{100 * estimate.low:.0f}%, {100 * estimate.high:.0f}%]"
 
 
 def _answers(report: Report) -> None:

@@ -40,8 +40,8 @@ def _list(studies: list[Study]) -> None:
     show.question(QUESTION, f"{len(studies)} studies are listed, {len(own)} of them with a page here{told}.")
     for one in studies:
         with st.container(border=True):
-            st.markdown(f"**{one.name}**: {study_pages.plain_links(one.asks)}")
-            st.markdown(study_pages.plain_links(one.found))
+            st.markdown(f"**{one.name}**: {study_pages.as_shown(one.asks)}")
+            st.markdown(study_pages.as_shown(study_pages.capital(one.found)))
             if one.page:
                 show.link("studies", f"Read {one.name}", ":material/article:", study=one.name)
             else:

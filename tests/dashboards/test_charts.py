@@ -127,7 +127,7 @@ def assessment() -> Report:
 
 def test_the_heat_map_prints_the_count_in_each_cell_and_the_worst_category_first() -> None:
     cells = values_of(policy_charts.heat_map(assessment()))
-    assert [(one["category"], one["told"]) for one in cells] == [("hate", "3/4"), ("violent_crime", "0/4")]
+    assert [(one["category"], one["told"]) for one in cells] == [("hate", "3/4"), ("violent crime", "0/4")]
 
 
 def test_harm_and_over_refusal_of_an_assessment_are_one_point() -> None:

@@ -14,8 +14,12 @@ import yaml
 
 from dashboards import jobs
 from dashboards.launching import Choice, build_recipe, find_data, find_recipes, general_share, write_recipe
+from tests.tiny import save_tiny_checkpoint
+from tests.workbench.cli.test_train import end_turns
 from workbench.config import read_yaml
 from workbench.errors import ConfigError
+from workbench.progress import list_runs
+from workbench.store import Project
 
 
 def wait(root: Path, identity: str, *, seconds: float = 60.0) -> jobs.Job:
@@ -119,3 +123,38 @@ def test_a_viewer_may_not_start_anything(empty: Path, open_page: Callable[..., A
     assert "launch" not in str(shown)
     with pytest.raises(ValueError, match="page"):
         open_page(empty, "launch", "--read-only").run()
+
+
+def test_a_run_from_the_page_is_trained_evaluated_and_decided_and_seen_by_the_command_line(
+    tmp_path: Path, open_page: Callable[..., Any]
+) -> None:
+    root = tmp_path / "p"
+    Project.init(root).close()
+    save_tiny_checkpoint(root / "tiny", seed=1)
+    end_turns(root / "tiny")
+    rows = [{"prompt": f"Where is bone {i}?", "completion": f"In place {i * i}."} for i in range(20)]
+    (root / "domain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "general.txt").write_text("He went to the market because the bread was gone. " * 20)
+    mix = [
+        {"name": "domain", "data": "domain.jsonl", "share": 0.5, "max_epochs": 90},
+        {"name": "general", "data": "general.txt", "share": 0.5, "max_epochs": 90},
+    ]
+    recipe = {
+        "recipe": "pushed", "start": str(root / "tiny"), "method": "sft", "mix": mix, "tokens": 600,
+        "sequence_length": 64, "batch_tokens": 256, "dtype": "float32", "schedule": {"learning_rate": 1e-3},
+        "evaluation": {"tasks": ["sample_anatomy_cloze"], "limit": 10},
+    }  # fmt: skip
+    (root / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    shown = open_page(root, "launch")
+    shown.slider[0].set_value(25).run()
+    next(button for button in shown.button if button.label == "Launch").click().run()
+    (job,) = jobs.list_jobs(root)
+    done = wait(root, job.id, seconds=120)
+    output = jobs.read_output(root, job.id)
+    assert done.code in (0, 1, 3), output
+    (run,) = list_runs(Project.find(root))
+    assert (run.name, run.state) == ("pushed", "done") and run.outcome in ("pass", "hold", "fail")
+    made = yaml.safe_load((root / "recipes" / "pushed.yaml").read_text())
+    assert [source["share"] for source in made["mix"]] == pytest.approx([0.75, 0.25])
+    shown = open_page(root, "launch", job=job.id)
+    assert {"Serve", "Decide"} <= {button.label for button in shown.button}

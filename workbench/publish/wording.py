@@ -104,7 +104,9 @@ def format_limit(rule: RuleResult, task: TaskComparison | None = None) -> str:
     """A rule's limit (`5%`) or its margin (`2 points`); `–` where it has none. `task` is what a margin belongs to."""
     if rule.limit is None:
         return "–"
-    unit = task_unit(task) if task else unit_of(rule.estimate.metric, rule.limit) if rule.estimate else ""
+    named = rule.rule.partition("[")[0] if "[" in rule.rule else ""  # `violation_rate[hate]: at most 0.01`
+    metric = rule.estimate.metric if rule.estimate else named
+    unit = task_unit(task) if task else unit_of(metric, rule.limit) if metric else ""
     if rule.verdict is None:
         return f"{100 * rule.limit:.4g}%" if unit == "points" else f"{rule.limit:.4g}"
     margin = format_margin(rule.limit, unit)
