@@ -54,7 +54,7 @@ def read_tests(category: Category) -> list[TestRow]:
     """The test rows of a category. Raises ValueError with `file:line: what is wrong`, OSError: a file is missing."""
     rows: list[TestRow] = []
     for name in category.tests:
-        for number, line in enumerate(Path(name).read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(Path(name).read_text(encoding="utf-8").split("\n"), 1):
             if not line.strip():
                 continue
             try:

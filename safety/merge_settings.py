@@ -169,7 +169,7 @@ def _names_in(layer: Layer, name: str, given: EntityList) -> list[str]:
         return []
     path = layer.path.parent / given.file
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         return [text for row in rows for text in (row["name"], *row.get("aliases", ()))]
     except OSError as error:
         layer.fault(("entities", name, "file"), f"{path}: cannot be read: {error.strerror or error}")

@@ -401,7 +401,7 @@ def read_own(path: Path, categories: Iterable[str]) -> list[Question]:
     found: list[Question] = []
     if not path.is_file():
         raise ConfigError(f"--prompts {path}: no such file")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -192,7 +192,7 @@ def read_labels(path: str | Path) -> Iterator[Mapping[str, Any]]:
 
 def _rows(path: str | Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
     for number, line in enumerate(lines, 1):

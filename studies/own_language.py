@@ -41,7 +41,7 @@ from workbench.store import Project
 
 TAKES = "about 10 minutes on one core"
 ARMS = ("start", "sft", "rl", "sft-rl")
-PORT = 8431
+PORT = 8437
 ROWS = {"manual": 1500, "pairs": 3000, "prompts": 900, "held_out": 48}
 QUICK = {"manual": 120, "pairs": 150, "prompts": 60, "held_out": 9}
 FEW = {

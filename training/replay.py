@@ -242,4 +242,5 @@ def _take_up(out: Path, writing: Writing) -> Written:
 
 
 def _rows(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    # not splitlines(): a model may write a line separator of Unicode, which ends no line of the file
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]

@@ -110,7 +110,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     found: list[dict[str, Any]] = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").split("\n"):
         try:
             found.append(json.loads(line))
         except ValueError:

@@ -76,7 +76,7 @@ def read_refusals(path: Path) -> RefusalRows:
 def _rows(path: Path, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give JSONL of labelled rows")
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -1,6 +1,6 @@
 """The solver behind HTTP, in a process of its own: what a reward of kind `http` asks. Knows the reward protocol.
 
-    python -m studies.lattice.simulator --port 8431
+    python -m studies.lattice.simulator --port 8437
 
 POST /score takes `workbench.reward/1`: samples with their row and answer, and gives a score for each. GET /calls says
 how many answers were scored since it began.

@@ -88,7 +88,9 @@ def _recorded(episode: Episode, options: Reinforce, prompts: RowDocuments | None
 
 def _plain(path: Path, options: Reinforce, answer: str) -> list[Sample]:
     found: list[Sample] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             said = row[answer]

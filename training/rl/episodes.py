@@ -101,7 +101,8 @@ def read_episodes(folder: Path, generation: int) -> tuple[dict[str, Any], list[E
     if not path.is_file():
         return None
     try:
-        head, *lines = path.read_text(encoding="utf-8").splitlines()
+        # not splitlines(): a policy may write a line separator of Unicode, which ends no line of the file
+        head, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
         facts = json.loads(head)
         episodes = [_episode(json.loads(line)) for line in lines]
     except (ValueError, TypeError, KeyError) as error:
