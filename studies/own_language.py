@@ -215,19 +215,19 @@ def render(found: dict[str, Any]) -> str:
         head = ["arm", "valid", "exact", "score", "median error of valid ones"]
         parts.append(f"**{kind}**, {count} held-out prompts [95%]:\n\n" + table(head, rows))
     pairs = [("start", "rl"), ("best", "rl"), ("start", "sft"), ("sft", "sft-rl"), ("best", "sft-rl")]
-    rows = [[f"{TITLES[a]} → {TITLES[b]}", _signed(change(arms[a], arms[b]))] for a, b in pairs]
+    rows = [[f"{TITLES[a]} → {TITLES[b]}", _share(change(arms[a], arms[b]), "+")] for a, b in pairs]
     parts.append("**Paired changes of the score**, over all tasks [95%]:\n\n" + table(["from → to", "change"], rows))
     costs = [[TITLES[name], f"{arms[name]['calls']:,}"] for name in TITLES]
     parts.append(table(["arm", "calls of the simulator"], costs))
     return "".join(parts)
 
 
-def _share(found: Interval) -> str:
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-
-
-def _signed(found: Interval) -> str:
-    return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]".replace("-", "−")
+def _share(found: Interval, sign: str = "") -> str:
+    """With its interval; where all prompts gave the same there is none to tell."""
+    text = f"{found.value:{sign}.2f}"
+    if found.low is None or found.high is None:
+        return f"{text} (no spread)".replace("-", "−")
+    return f"{text} [{found.low:{sign}.2f}, {found.high:{sign}.2f}]".replace("-", "−")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from studies import medical, shopping
+from studies import early_checkpoint, family, medical, own_language, shopping
 from studies.__main__ import list_studies
 from studies.experiment import BEGIN, END, read_results
 from tests.laws.test_commands import parses
@@ -52,9 +52,11 @@ def test_make_targets_named_exist(page):
     assert targets - known == set()
 
 
-@pytest.mark.parametrize("study", [medical, shopping], ids=lambda study: study.__name__)
+@pytest.mark.parametrize(
+    "study", [early_checkpoint, family, medical, own_language, shopping], ids=lambda study: study.__name__
+)
 def test_the_measured_part_of_a_study_is_what_its_numbers_say(study):
-    name = study.__name__.removeprefix("studies.")
+    name = study.__name__.removeprefix("studies.").replace("_", "-")
     page = (ROOT / "docs" / "studies" / f"{name}.md").read_text(encoding="utf-8")
     assert page.split(BEGIN)[1].split(END)[0] == study.render(read_results(name)), f"run: make study-{name}"
 
