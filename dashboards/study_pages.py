@@ -3,6 +3,7 @@
 Only files of that very folder are read, and no name comes from an address: an address chooses among those in the table.
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Study:
     @property
     def is_open(self) -> bool:
         """Nothing was found yet."""
-        return self.found.strip().lower().startswith(("not finished", "not measured"))
+        return self.found.strip().lower().startswith(("not finished", "not measured", "not run"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,24 +42,35 @@ class Part:
 
 
 def read_studies(folder: Path = FOLDER) -> list[Study]:
-    """The table in the folder's README; empty where there is none."""
-    file = folder / "README.md"
-    if not file.is_file():
-        return []
+    """The table of studies in the folder's README; empty where there is none."""
     found = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
-        link = _LINK.search(cells[-1])
-        if not line.startswith("|") or len(cells) != 4 or link is None:
-            continue  # no row, or the table's head
-        is_here = "/" not in link[2] and (folder / link[2]).is_file()
+    for row in read_table(folder, "study"):
+        link = _LINK.search(row.get("page", ""))
+        target = link[2] if link else ""
+        is_here = bool(target) and "/" not in target and (folder / target).is_file()
         found.append(
             Study(
-                name=cells[0], asks=cells[1], found=cells[2], page=link[2] if is_here else "",
-                elsewhere="" if is_here else f"docs/{link[2].removeprefix('../')}",
+                name=row["study"], asks=row["asks"], found=row["found"], page=target if is_here else "",
+                elsewhere="" if is_here or not target else f"docs/{target.removeprefix('../')}",
             )
         )  # fmt: skip
     return found
+
+
+def read_table(folder: Path, first: str) -> list[dict[str, str]]:
+    """The rows of the README's table whose first column is called so, by the names of its columns."""
+    file = folder / "README.md"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    start = next((at for at, line in enumerate(lines) if line.startswith(f"| {first} |")), None)
+    if start is None:
+        return []
+    rows = list(itertools.takewhile(lambda line: line.startswith("|"), lines[start:]))
+    names = _cells(rows[0])
+    return [dict(itertools.zip_longest(names, _cells(row)[: len(names)], fillvalue="")) for row in rows[2:]]
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
 
 
 def read_parts(file: Path) -> list[Part]:
@@ -88,7 +100,7 @@ def as_shown(text: str) -> str:
 def plain_links(text: str) -> str:
     """Links to other files of the source as words, since no page of the dashboard is there; others stay."""
 
-    def told(link: "re.Match[str]") -> str:
+    def as_words(link: "re.Match[str]") -> str:
         words, target = link[1], link[2]
         if target.startswith(("https://", "http://")):
             return link[0]
@@ -96,13 +108,18 @@ def plain_links(text: str) -> str:
         where = f"docs/{name}" if target.startswith("../") else f"docs/studies/{name}"
         return f"{words} ({where})" if name else words
 
-    return _LINK.sub(told, text)
+    return _LINK.sub(as_words, text)
 
 
 def without_markup(text: str) -> str:
     """A cell as a sentence of plain text."""
-    told = _LINK.sub(lambda link: link[1], text).replace("`", "").replace("**", "")
-    return f"{capital(told)}{'' if told.endswith(('.', '?', '!')) else '.'}"
+    cell = told(text)
+    return f"{capital(cell)}{'' if cell.endswith(('.', '?', '!')) else '.'}"
+
+
+def told(text: str) -> str:
+    """A cell as plain text."""
+    return _LINK.sub(lambda link: link[1], text).replace("`", "").replace("**", "")
 
 
 def capital(text: str) -> str:
@@ -112,5 +129,5 @@ def capital(text: str) -> str:
 
 def asked_of(text: str) -> str:
     """A question that begins with a capital and ends with its sign."""
-    told = without_markup(text).rstrip(".")
-    return told if told.endswith("?") else f"{told}?"
+    cell = without_markup(text).rstrip(".")
+    return cell if cell.endswith("?") else f"{cell}?"

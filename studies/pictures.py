@@ -94,7 +94,7 @@ def main() -> None:
         program = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
-        page.set_default_timeout(180_000)
+        page.set_default_timeout(600_000)
         if asked.docs:
             for name in IN_DOCS:
                 visit(page, url, name)

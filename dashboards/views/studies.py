@@ -38,13 +38,19 @@ def _list(studies: list[Study]) -> None:
     unfinished = sum(one.is_open for one in studies)
     told = f"; {unfinished} of them {'is' if unfinished == 1 else 'are'} not finished" if unfinished else ""
     show.question(QUESTION, f"{len(studies)} studies are listed, {len(own)} of them with a page here{told}.")
+    systems = study_pages.read_table(study_pages.FOLDER, "system")
+    if systems:
+        st.header("System by system", anchor=False)
+        rows = [{name: study_pages.told(cell) for name, cell in row.items() if name != "page"} for row in systems]
+        show.table(rows, name="systems", alt=f"{len(rows)} systems: what each needed and what is shown of it")
+        st.header("Study by study", anchor=False)
     for one in studies:
         with st.container(border=True):
             st.markdown(f"**{one.name}**: {study_pages.as_shown(one.asks)}")
             st.markdown(study_pages.as_shown(study_pages.capital(one.found)))
             if one.page:
                 show.link("studies", f"Read {one.name}", ":material/article:", study=one.name)
-            else:
+            elif one.elsewhere:
                 st.caption(f"Written down in {one.elsewhere}")
     show.next_step(REPEAT)
 
