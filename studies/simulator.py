@@ -27,12 +27,12 @@ import yaml
 
 from studies.experiment import PAGES, RESULTS, ROOT, read_rows, say, write_rows
 
-TAKES = "8 minutes"
+TAKES = "15 minutes"
 PORT, SECRET = 8431, "MOLECULE_SECRET"
 ASKED = "molecule"
 LONGEST, SPELLINGS, BEST = 60, 2, 100
 """Characters of a molecule; random spellings of each besides the canonical one (Arús-Pous et al. 2019); best ones kept."""
-STEPS, GROUP, DRAWN = 50, 64, 600
+STEPS, GROUP, DRAWN = 80, 64, 1000
 RESULT, PAGE = RESULTS / "simulator.json", PAGES / "simulator.md"
 REWARD = {
     "kind": "http",
@@ -49,14 +49,14 @@ BIRTH: dict[str, Any] = {
     "start": {"new": "llama", "layers": 4, "width": 192, "heads": 6, "vocabulary": 400, "context": 256},
     "method": "sft",
     "mix": [{"name": "molecules", "data": "molecules.jsonl", "share": 1.0, "max_epochs": 8}],
-    "tokens": 250_000,
+    "tokens": 400_000,
     "sequence_length": 256,
     "batch_tokens": 4096,
     "micro_batch": 16,
     "dtype": "float32",
     "schedule": {"kind": "cosine", "learning_rate": 2.0e-3, "warmup": 0.05},
     "log_every": 10,
-    "save_every": 100,
+    "save_every": 50,
     "keep": 1,
 }
 FREE: dict[str, Any] = {

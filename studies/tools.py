@@ -42,7 +42,7 @@ WARM: dict[str, Any] = {
     "dtype": "float32",
     "schedule": {"kind": "cosine", "learning_rate": 2.0e-3, "warmup": 0.05},
     "log_every": 5,
-    "save_every": 50,
+    "save_every": 20,
     "keep": 1,
 }
 RECIPE: dict[str, Any] = {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from benchmarks.progress import ProgressReport
     from training.preflight import Finding
     from training.recipe import Recipe
-    from training.rl.evaluate import OpenTask, Played
+    from training.rl.evaluate import EnvironmentTask, OpenTask, Played
     from training.sources import RowDocuments
     from workbench.engines.base import Engine
     from workbench.evaluation import EvaluationRequest, Listener
@@ -113,11 +113,11 @@ def play_environments(
     found = []
     for task, services in open_environments(project, request.environments):
         folder = project.root / FOLDER / task.asked.task
-        if task.asked.orchestrator is not None:
-            listener.on_note(f"{task.asked.task}: episodes wait for your orchestrator; the way to them is in {folder}")
 
-        def policy(temperature: float = task.asked.temperature) -> Policy:
-            return Policy.of_engine(engine, temperature=temperature, max_rows=MOST_ROWS)
+        def policy(asked: "EnvironmentTask" = task.asked, folder: Path = folder) -> Policy:
+            if asked.orchestrator is not None:
+                listener.on_note(f"{asked.task}: episodes wait for your orchestrator; the way to them is in {folder}")
+            return Policy.of_engine(engine, temperature=asked.temperature, max_rows=MOST_ROWS)
 
         played = evaluate_task(
             task,

@@ -108,6 +108,12 @@ def evaluate_one(
     results = (*outcome.results, *(one.result for one in played))
     items = (*outcome.items, *(item for one in played for item in one.items))
     report = _build_report(checkpoint, lm, results, request, seconds=time.perf_counter() - started)
+    if played:
+        driven = {
+            "episodes": float(sum(one.episodes for one in played)),
+            "episodes_kept": float(sum(one.kept for one in played)),
+        }
+        report = replace(report, timing={**report.timing, **driven})
     report = _with_id(report, items)
     project.store.add_report(report, items)
     return Evaluated(report=report, items=items, usage=lm.usage, computed=lm.computed, reused=lm.reused)

@@ -162,9 +162,9 @@ class Played:
     result: TaskResult
     items: tuple[ItemScore, ...]
     episodes: int
-    """That were asked for now; the others were recorded."""
-    tokens: int
-    """That the checkpoint wrote in all of them."""
+    """That were driven now."""
+    kept: int
+    """That were recorded before."""
 
 
 def evaluate_task(
@@ -202,8 +202,7 @@ def evaluate_task(
     finally:
         player.close()
     groups = [found[at : at + asked.samples] for at in range(0, len(found), asked.samples)]
-    tokens = sum(one.drawn for one in found)
-    return Played(**_summary(task, rows, groups), episodes=driven, tokens=tokens)
+    return Played(**_summary(task, rows, groups), episodes=driven, kept=len(found) - driven)
 
 
 class _Player:

@@ -133,7 +133,11 @@ def cost_line(timing: Mapping[str, float]) -> str:
             parts.append(f"{naive / computed:.1f} times fewer than one pass a request")
         if limit := timing.get("limit_seconds"):
             parts.append(f"{timing['compute_seconds'] / limit:.1f} times the physical limit")
-    else:
+    if driven := int(timing.get("episodes", 0)):
+        parts.append(f"{driven:,} episodes")
+    if kept := int(timing.get("episodes_kept", 0)):
+        parts.append(f"{kept:,} episodes kept from before")
+    if not parts:
         parts.append("nothing to compute")
     if reused:
         parts.append(f"{reused:,} answers from the ledger")
