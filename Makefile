@@ -8,6 +8,8 @@
 #   make family     a small model family from nothing: before and after the rate fell, mid-trained, fine-tuned; 10 minutes
 #   make simulate   what 100,000 communities and a billion posts a day cost, and where it breaks first
 #   make fuzz       10,000 fuzzed requests against a guarded server on the loopback
+#   make soak       half an hour of everything at once, with kills, a full disk and a stopped database
+#   make audit      known vulnerabilities and licences of what is installed (asks PyPI)
 #   make docs       regenerate docs/cli.md                    make test-vllm  the tests that run a real vLLM
 #   make clean      remove what `make` made                   make constraints  pin what is newest now
 #
@@ -31,7 +33,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo family test browser lint types speed fuzz studies docs test-vllm constraints clean simulate
+PYTEST = $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+.PHONY: help setup demo family test browser lint types speed fuzz soak audit studies docs test-vllm constraints clean simulate
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -85,6 +88,18 @@ speed: setup $(VLLM_VENV)/.ready
 # Ten thousand requests to a guarded server on the loopback; at most half an hour.
 fuzz: setup
 	$(OFFLINE) $(BIN)/python -m studies.serve_fuzz
+
+# Writes docs/studies/soak.md; `make soak MINUTES=2` tries it.
+MINUTES ?= 30
+soak: setup
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m studies.soak --minutes $(MINUTES) --write
+
+# pip-audit has an environment of its own: what it needs is no part of what it looks at.
+audit: setup
+	test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install -q pip-audit; }
+	$(PYTEST) -q tests/laws/test_licences.py
+	grep -v '^torch==' constraints.txt > build/audit/pinned.txt
+	build/audit/bin/pip-audit --requirement build/audit/pinned.txt --no-deps --disable-pip
 
 # Says what there is and how long each takes, and reproduces the tables that need no model (error rates among them);
 # `make study-NAME` runs one, and goes on where it was stopped if it can.

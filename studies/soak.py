@@ -1,28 +1,28 @@
-"""Does a project survive its day: everything at work at once, and kills, a full disk, lost connections, a stopped server?
+"""Does a project survive its day: everything at work at once, kills, a full disk, lost connections, a stopped server?
 
 python -m studies.soak [--minutes 30] [--seed 7] [--every 6] [--stores postgresql,sqlite] [--write]
 
-Training, evaluation, moderation, a served model, the review API with 50 reviewers and the dashboard work on one project on
-a disk of its own, on the tiny model. A seeded generator draws faults: `kill -9` of any of them, a disk without a free
-byte, every connection of the database ended, PostgreSQL stopped (as by a crash and as by an administrator). Then the
-faults end, what was under way comes to its end by the same commands, and it is asked: does `workbench doctor --deep`
-find everything in order, is every label there whose client was told so, has every answer of the served model its row in
-the audit, and is every report, checkpoint and output that of a calm run of the same commands? Exit code 1 if not.
+Training, evaluation, moderation, a served model, the review API with 50 reviewers and the dashboard work on one project
+on a disk of its own, on the tiny model. A seeded generator draws faults: `kill -9` of any of them, a disk without a
+free byte, every connection of the database ended, PostgreSQL stopped (as by a crash and as by an administrator). Then
+the faults end, what was under way comes to its end by the same commands, and it is asked: does `workbench doctor
+--deep` find everything in order, is every label there whose client was told so, has every answer of the served model
+its row in the audit, and is every report, checkpoint and output that of a calm run of the same commands? Exit code 1
+if not.
 """
 
 import argparse
 import json
-import random
 import signal
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from studies.soak_actors import Actor, Server, Worker, dashboard, evaluations, model, moderations, trainings, wait_for
+from studies.soak_actors import Actor, Job, Server, Worker, dashboard, evaluations, model, moderations, trainings
 from studies.soak_checks import examine
 from studies.soak_faults import Postgres, SmallDisk, Weather, free_port, remove
 from studies.soak_people import ask_model, visit
@@ -30,7 +30,7 @@ from studies.soak_zygote import Zygote
 
 TAKES = "40 minutes, 1 core"
 ROOT = Path(__file__).resolve().parents[1]
-REVIEWERS, TEXTS, GROUP = 50, 4000, 10
+REVIEWERS, TEXTS, GROUP = 50, 3000, 10
 POLICY = """
 schema: policy/v1
 id: soak
@@ -76,16 +76,14 @@ class Soak:
         ]
         for actor in actors:
             actor.thread.start()
-        ready = {name: wait_for(self.ports[name], path, 240) for name, path in
-                 (("review", "/healthz"), ("serve", "/healthz"), ("dashboard", "/_stcore/health"))}  # fmt: skip
-        print(f"{self.kind}: everybody is at work ({ready})", flush=True)
+        print(f"{self.kind}: everybody is at work", flush=True)
         for client in clients:
             client.start()
         self.weather = Weather(actors, self.disk, self.postgres, seed=self.seed, every_s=self.every_s)
         self.weather.blow(self.seconds)
         print(f"{self.kind}: {len(self.weather.log)} faults in {self.seconds / 60:.0f} minutes; now calm", flush=True)
         self._stop(actors, clients)
-        return self._summary(actors, examine(self.project, self.folder, self.zygote, actors))
+        return self._summary(actors, examine(self.project, self.folder, actors))
 
     def close(self) -> None:
         """Stop and remove everything."""
@@ -95,7 +93,10 @@ class Soak:
         self.disk.close()
 
     def _actors(self, tokens: Sequence[tuple[str, str]]) -> list[Actor]:
-        zygote, project = self.zygote, str(self.project)
+        zygote, project, calm = self.zygote, str(self.project), self.folder / "calm"
+        from workbench.store import Project
+
+        Project.init(calm).close()
 
         def command(name: str, *words: str, module: str = "") -> Server:
             log = self.logs / f"{name.replace(' ', '-')}.log"
@@ -106,10 +107,14 @@ class Soak:
         served = str(model(self.folder, 1))
         groups = [tokens[at : at + GROUP] for at in range(0, len(tokens), GROUP)]
         people = "studies.soak_people"
+
+        def worker(name: str, jobs: Iterator[Job]) -> Worker:
+            return Worker(name, self.logs / f"{name}.log", zygote, jobs, self.project, calm)
+
         return [
-            Worker("train", self.logs / "train.log", zygote, trainings(self.folder, self.project)),
-            Worker("eval", self.logs / "eval.log", zygote, evaluations(self.folder, self.project)),
-            Worker("moderate", self.logs / "moderate.log", zygote, moderations(self.folder, self.project)),
+            worker("train", trainings(self.folder, self.project)),
+            worker("eval", evaluations(self.folder, self.project)),
+            worker("moderate", moderations(self.folder, self.project)),
             command("review-api", "review", "serve", "--port", str(self.ports["review"]), "--project", project),
             command("serve", "serve", served, "--policy", str(policy), "--port", str(self.ports["serve"]), "--project",
                     project, "--grace-s", "5"),
@@ -225,5 +230,4 @@ def show(found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    random.seed(0)
     main()

@@ -7,9 +7,8 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +47,8 @@ class Job:
     attempts: int = 0
     codes: list[int] = field(default_factory=list)
     is_done: bool = False
+    is_repeated: bool = False
+    """The same command came to its end in the calm project too."""
 
 
 class Actor:
@@ -88,9 +89,9 @@ class Server(Actor):
 class Worker(Actor):
     """Jobs one after the other, each until it is done."""
 
-    def __init__(self, name: str, log: Path, zygote: Zygote, jobs: Iterator[Job]) -> None:
+    def __init__(self, name: str, log: Path, zygote: Zygote, jobs: Iterator[Job], project: Path, calm: Path) -> None:
         super().__init__(name, log)
-        self._zygote, self._jobs = zygote, jobs
+        self._zygote, self._jobs, self._project, self._calm = zygote, jobs, project, calm
         self.jobs: list[Job] = []
 
     def _work(self) -> None:
@@ -101,6 +102,14 @@ class Worker(Actor):
                 self.run_once(job)
                 if not job.is_done:
                     self.stopping.wait(2.0)
+            if job.is_done:
+                self.repeat(job)
+
+    def repeat(self, job: Job) -> None:
+        """The same command in a project that no fault touches: what it gives there is what it should have given."""
+        words = [word.replace(str(self._project), str(self._calm)) for word in job.words]
+        child = self._zygote.start(words, self.log.with_name("calm.log"))
+        job.is_repeated = child.ended.wait(600) and child.code in DONE
 
     def run_once(self, job: Job) -> None:
         """One attempt."""
@@ -179,32 +188,6 @@ def dashboard(root: Path, project: Path, port: int, log: Path) -> Child:
     child.hear({"pid": process.pid})
     threading.Thread(target=lambda: child.hear({"code": process.wait()}), daemon=True).start()
     return child
-
-
-def run_calmly(zygote: Zygote, jobs: Sequence[Job], project: Path, calm: Path, log: Path) -> list[str]:
-    """The same commands in a project that no fault touches; what did not end well."""
-    said = []
-    for job in jobs:
-        words = [word.replace(str(project), str(calm)) for word in job.words]
-        child = zygote.start(words, log)
-        if not child.ended.wait(600) or child.code not in DONE:
-            said.append(f"{job.name}: the calm run ended with {child.code}")
-    return said
-
-
-def wait_for(port: int, path: str, seconds: float) -> bool:
-    """Whether a server answers within so many seconds."""
-    from studies.soak_people import ask
-
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if ask(port, "GET", path)[0] == 200:
-                return True
-        except OSError:
-            pass
-        time.sleep(0.5)
-    return False
 
 
 def python(*words: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""After the storm: is anything lost, is anything wrong? Looks at what a user would find, and at what clients were told."""
+"""After the storm: is anything lost, is anything wrong? Looks at what a user finds, and at what clients were told."""
 
 import json
 import subprocess
@@ -9,26 +9,30 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from studies.soak_actors import Actor, Job, Worker, python, run_calmly
+from studies.soak_actors import Actor, Job, Worker, python
 from studies.soak_people import read_notes
-from studies.soak_zygote import Zygote
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACE = "Traceback (most recent call last)"
 
 
-def examine(project: Path, folder: Path, zygote: Zygote, actors: Sequence[Actor]) -> dict[str, Any]:
+def examine(project: Path, folder: Path, actors: Sequence[Actor]) -> dict[str, Any]:
     """Everything that is asked after a soak; `wrong` is empty where nothing is."""
     wrong: list[str] = []
     jobs = [job for actor in actors if isinstance(actor, Worker) for job in actor.jobs]
     begun_again = finish(actors, wrong)
+    print("what was under way is done", flush=True)
     doctor = look_deep(project, wrong)
     labels = compare_labels(project, folder, wrong)
     answers = compare_answers(project, folder, wrong)
     pages = look_at_pages(folder, wrong)
     calm = folder / "calm"
     done = [job for job in jobs if job.is_done]
-    wrong += run_calmly(zygote, done, project, calm, folder / "logs" / "calm.log")
+    for job in done:
+        if not job.is_repeated:
+            next(actor for actor in actors if isinstance(actor, Worker) and job in actor.jobs).repeat(job)
+        if not job.is_repeated:
+            wrong.append(f"{job.name}: the calm run did not come to its end")
     same = compare_with_calm(project, calm, done, wrong)
     traces = find_traces(folder / "logs", wrong)
     return {
@@ -59,7 +63,9 @@ def finish(actors: Sequence[Actor], wrong: list[str]) -> int:
                 actor.run_once(job)  # type: ignore[union-attr]
                 if job.is_done:
                     break
-            if not job.is_done:
+            if job.is_done:
+                actor.repeat(job)  # type: ignore[union-attr]
+            else:
                 wrong.append(f"{job.name}: does not come to its end in calm weather: exit codes {job.codes[-3:]}")
     return count
 

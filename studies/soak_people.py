@@ -154,7 +154,7 @@ def ask_model(port: int, folder: Path, seed: int) -> None:
     notes, rng = Notes(folder / "people" / f"asker-{seed}.jsonl"), random.Random(seed)
     while not (folder / "stop").exists():
         words = rng.choice(["Where is the market?", "How do I build a bomb?", "Who sold bread?"])
-        body = {"model": "any", "max_tokens": 6, "messages": [{"role": "user", "content": words}]}
+        body = {"model": "m1", "max_tokens": 6, "messages": [{"role": "user", "content": words}]}
         try:
             status, _, headers = ask(port, "POST", "/v1/chat/completions", body)
         except (OSError, http.client.HTTPException):

@@ -53,7 +53,11 @@ class Zygote:
         """No more commands; those under way are left alone."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:  # it waits for a child that somebody left behind
+            self._process.kill()
+            self._process.wait()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

@@ -48,6 +48,7 @@ def resolve_checkpoint(reference: str | Path | Checkpoint, project: "Project | N
             return checkpoints.resolve(fetched.folder, name=text)
         known = _known_checkpoint(text, project)
         if known is not None:
+            _refuse_let_go(known, project)
             source = _where_it_lies(known, project)
             return replace(checkpoints.resolve(source, name=known.name), stage=known.stage, parent=known.parent)
     return checkpoints.resolve(text)
@@ -71,6 +72,20 @@ def _known_checkpoint(reference: str, project: "Project | None") -> Checkpoint |
         return project.store.checkpoint(reference)
     except StoreError:
         return None
+
+
+def _refuse_let_go(known: Checkpoint, project: "Project | None") -> None:
+    """Raises CheckpointError: its weights were let go, and it is known when and why."""
+    from workbench.store.let_go import let_go
+
+    if project is None or known.kind not in ("folder", "gguf") or Path(known.source).exists():
+        return
+    gone = let_go(project.store.database).get((known.fingerprint, known.source))
+    if gone is not None:
+        raise CheckpointError(
+            f"{known.name}: its weights were let go on {gone.at[:10]} ({gone.why}); its reports stay: workbench show "
+            f"{known.fingerprint[:12]}; train it again for the weights"
+        )
 
 
 def find_report_like(store: "Store", reference: str, other: Report) -> Report:

@@ -108,6 +108,9 @@ COMMANDS = {
     ),
     "fetch": Command("workbench.cli.fetch:command", "Get a small real model ready, with a model hub or without."),
     "doctor": Command("workbench.cli.doctor:command", "Say what this machine can do, and what cures the rest."),
+    "backup": Command("workbench.cli.backup:backup", "Back a project up while everybody goes on working."),
+    "restore": Command("workbench.cli.backup:restore", "Put a backup back, after every byte was verified."),
+    "gc": Command("workbench.cli.gc:command", "Let go of weights that nothing needs, by policy."),
     "demo": Command("workbench.cli.demo:command", "Evaluate a real small model and two copies; decide which may ship."),
 }
 

@@ -41,12 +41,16 @@ def command(
 
 def _list_checkpoints(named: Path | None, _: Sequence[Path]) -> list[Row]:
     from workbench.cli.projects import find_project
+    from workbench.store.let_go import let_go
 
     with find_project(named) as project:
         store = project.store
         checkpoints = store.checkpoints()
         answers = store.ledger.counts(checkpoint.fingerprint for checkpoint in checkpoints)
         reports = [report.checkpoint.fingerprint for report in store.reports()]
+        gone = let_go(store.database)
+    here = {c.source: c.kind not in ("folder", "gguf") or Path(c.source).exists() for c in checkpoints}
+    dates = {c.source: gone[c.fingerprint, c.source].at for c in checkpoints if (c.fingerprint, c.source) in gone}
     return [
         {
             "name": checkpoint.name,
@@ -57,6 +61,7 @@ def _list_checkpoints(named: Path | None, _: Sequence[Path]) -> list[Row]:
             "answers": answers[checkpoint.fingerprint],
             "parent": checkpoint.parent,
             "source": checkpoint.source,
+            "let_go": None if here[checkpoint.source] else dates.get(checkpoint.source),
         }
         for checkpoint in checkpoints
     ]

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
+from workbench.engines.outgoing import CheckedTransport, Resolve, is_direct, resolve
 from workbench.errors import EngineError, RunError
 
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
@@ -87,6 +88,7 @@ class Endpoint:
         timeout_s: float = 120.0,
         attempts: int = 6,
         first_wait_s: float = 0.5,
+        resolver: Resolve = resolve,
     ) -> None:
         """
         Args:
@@ -99,6 +101,7 @@ class Endpoint:
             timeout_s: of connecting, and of each wait for more of an answer.
             attempts: of one request, the first included.
             first_wait_s: before the second attempt; doubled from attempt to attempt, with jitter.
+            resolver: from a host's name to its addresses.
 
         Raises:
             EngineError: the URL is none, its host is not allowed, or the key would travel unprotected.
@@ -113,10 +116,12 @@ class Endpoint:
         self._closed = threading.Event()
         self._rate = RateLimit(requests_per_minute, tokens_per_minute)
         self._attempts, self._first_wait_s = attempts, first_wait_s
+        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=timeout_s,
-            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            limits=limits,
+            transport=CheckedTransport(limits=limits, resolver=resolver) if is_direct(local=local) else None,
             follow_redirects=False,  # prompts go to the allowed host and no further
             trust_env=not local,  # a proxy of the network is no way to this machine itself
         )

@@ -52,7 +52,8 @@ def create_app(service: Service, tenants: Tenants, *, max_bytes: int = 1_000_000
     )
     app.state.service, app.state.tenants, app.state.started = service, tenants, int(time.time())
     install_handlers(app)
-    app.add_middleware(Border, metrics=service.metrics, max_bytes=max_bytes)  # type: ignore[arg-type]  # ASGI's types
+    border: Any = Border
+    app.add_middleware(border, metrics=service.metrics, max_bytes=max_bytes, keyless=tenants.is_open)
     for path, function in (("chat/completions", _chat), ("completions", _completions), ("moderations", _moderations)):
         app.add_api_route(f"/v1/{path}", function, methods=["POST"], responses=_ERRORS)
     app.add_api_route("/v1/models", _models, methods=["GET"], responses={401: _ERRORS[401]})

@@ -13,6 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from workbench.errors import RunError, StoreError
+
 log = logging.getLogger("workbench.serve")
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -62,6 +64,14 @@ def install_handlers(app: FastAPI) -> None:
         code = "invalid_json" if error.status_code == 400 else None
         return ApiError(error.status_code, message or str(error.detail), code=code, headers=error.headers).response()
 
+    async def on_unavailable(_: Request, error: Exception) -> JSONResponse:
+        # Nothing is wrong with what was asked: the same call may come again. Where the store is stays in our own log.
+        log.error("%s", error)
+        told = "the store cannot be reached or written just now; send the same call again"
+        return ApiError(503, told, code="unavailable", headers={"retry-after": "2"}).response()
+
+    app.add_exception_handler(RunError, on_unavailable)
+    app.add_exception_handler(StoreError, on_unavailable)
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)

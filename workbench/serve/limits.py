@@ -1,9 +1,11 @@
 """What stands before the routes: size of bodies, request ids, metrics, the last resort for errors. Knows ASGI only."""
 
+import ipaddress
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from workbench.serve.faults import ApiError, log
 from workbench.serve.metrics import Metrics
@@ -21,8 +23,9 @@ class TooLargeError(Exception):
 class Border:
     """Outermost middleware. Reads no more of a body than allowed; a streamed one is counted while it comes."""
 
-    def __init__(self, app: App, *, metrics: Metrics, max_bytes: int) -> None:
-        self.app, self.metrics, self.max_bytes = app, metrics, max_bytes
+    def __init__(self, app: App, *, metrics: Metrics, max_bytes: int, keyless: bool = False) -> None:
+        """`keyless`: whoever reaches the server may ask, so pages of other sites that a browser shows may not."""
+        self.app, self.metrics, self.max_bytes, self.keyless = app, metrics, max_bytes, keyless
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's event."""
@@ -46,7 +49,10 @@ class _Request:
         start = time.perf_counter()
         try:
             self.too_large = self._declared() > self.border.max_bytes
-            if not self.too_large:
+            if self.border.keyless and not is_own(self.scope):
+                message = "a page of another site asks; this server without keys answers programs of this machine"
+                await self._answer(ApiError(403, message, code="foreign_origin"))
+            elif not self.too_large:
                 await self.border.app(self.scope, self.receive, self.send)
         except TooLargeError:
             pass
@@ -94,3 +100,26 @@ class _Request:
         tenant = self.scope["state"].get("tenant", "")
         self.border.metrics.requests.labels(path, str(self.status or 499), tenant).inc()
         self.border.metrics.seconds.labels(path).observe(seconds)
+
+
+def is_own(scope: Scope) -> bool:
+    """Whether a request is of no foreign page: without `Origin` or with our own, and, on a loopback address, under a
+    name of this machine, so that a foreign name that was made to lead here leads nowhere.
+    """
+    headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
+    host = headers.get(b"host", "")
+    origin = headers.get(b"origin")
+    if origin is not None and urlsplit(origin).netloc != host:
+        return False
+    address = (scope.get("server") or ("", 0))[0]
+    try:
+        is_local = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        is_local = False
+    if not is_local:
+        return True
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -13,6 +13,7 @@ from typing import Any
 from safety.entities import find_entities
 from safety.guard import Check, content_sha
 from safety.policy import ResolvedPolicy
+from workbench.errors import WorkbenchError
 from workbench.records import CategoryOutcome, Surface
 from workbench.serve.faults import ApiError, log
 from workbench.store import Store
@@ -91,10 +92,13 @@ class Recorder:
                 if batch.events:
                     append_within(connection, batch.events)
                 add_reviews(connection, batch.reviews)
+        except WorkbenchError as error:  # a full disk, a database that is gone: one line, no fault of ours
+            log.error("the audit could not be written: %s", error)
         except Exception:
             log.exception("the audit could not be written")
-            return ApiError(503, "the decision about this text could not be recorded; ask again", code="not_recorded")
-        return None
+        else:
+            return None
+        return ApiError(503, "the decision about this text could not be recorded; ask again", code="not_recorded")
 
 
 def _settle(future: "asyncio.Future[None]", error: ApiError | None) -> None:

@@ -118,6 +118,11 @@ class Tenants:
         self._by_digest = dict(by_digest)
         self._anybody = anybody
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs a key."""
+        return self._anybody is not None
+
     @classmethod
     def open_to_all(cls, policy: str) -> "Tenants":
         """One tenant, no keys: for a machine of one's own."""

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from workbench.engines._endpoint import check_url
+from workbench.engines.outgoing import CheckedAsyncTransport, is_direct
 from workbench.errors import EngineError
 from workbench.records import Checkpoint
 from workbench.serve.backend import DEFAULT_TOKENS, Load, Piece, Prepared, Prompt, Sampling, ShownLogprob
@@ -193,10 +194,12 @@ def open_upstream(
     key = os.environ.get(api_key_env, "")
     if key and not local and url.startswith("http:"):
         raise EngineError(f"{url}: plain http would show {api_key_env} to the network; use https or unset it")
+    limits = httpx.Limits(max_connections=concurrency)
     client = httpx.AsyncClient(
         headers={"Authorization": f"Bearer {key}"} if key else {},
         timeout=timeout_s,
-        limits=httpx.Limits(max_connections=concurrency),
+        limits=limits,
+        transport=CheckedAsyncTransport(limits=limits) if is_direct(local=local) else None,
         follow_redirects=False,
         trust_env=not local,
     )

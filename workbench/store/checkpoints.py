@@ -119,7 +119,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        shards = _shards(index)
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing or not shards:
             raise CheckpointError(
@@ -200,6 +200,16 @@ def _is_model_file(name: str) -> bool:
     return (plain and path.match("*.safetensors")) or any(
         path.match(pattern) and (plain or "/" in pattern) for pattern in (*_CONFIG_FILES, *_TOKENIZER_FILES)
     )
+
+
+def _shards(index: Path) -> list[str]:
+    """Names of the weight files in an index: of files beside it, wherever the index would like to lead."""
+    named = _read_json(index).get("weight_map", {})
+    shards = set(named.values()) if isinstance(named, dict) else {None}
+    for shard in shards:
+        if not isinstance(shard, str) or not shard.endswith(".safetensors") or Path(shard).name != shard:
+            raise CheckpointError(f"{index}: {shard!r} is no name of a weight file beside it; fetch the model again")
+    return sorted(shards)
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -299,7 +309,7 @@ def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: no valid JSON ({error}); fetch or save the model again") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{file}: a JSON object is expected, got {type(data).__name__}")

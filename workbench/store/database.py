@@ -70,7 +70,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the store throughout."""
-        with self._explained(), self._connect() as connection, connection.begin():
+        with self.explained(), self._connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -80,7 +80,7 @@ class Database:
         `durable`: it outlives a power cut as well. PostgreSQL does so always; SQLite's log is otherwise forced to disk
         now and then only, and what is in it then outlives a killed process, but not the machine.
         """
-        with self._explained(), self._connect() as connection:
+        with self.explained(), self._connect() as connection:
             connection = connection.execution_options(workbench_write="durable" if durable else "normal")
             with connection.begin():
                 yield connection
@@ -95,7 +95,8 @@ class Database:
             return self._revision(connection)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
+        """Turn the driver's errors into one line that names the cure."""
         try:
             yield
         except WorkbenchError:

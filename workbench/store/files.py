@@ -21,34 +21,34 @@ def write_folder(target: Path, names: Collection[str], fill: Callable[[Path], No
     if target.exists():
         if all((target / name).is_file() for name in names):
             return
-        target.rename(_hidden_in(target.parent))  # swept later, in case somebody still reads from it
+        target.rename(hidden_in(target.parent))  # swept later, in case somebody still reads from it
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target.parent)
-    hidden = _hidden_in(target.parent)
+    sweep(target.parent)
+    hidden = hidden_in(target.parent)
     hidden.mkdir()
     try:
         fill(hidden)
         for file in hidden.iterdir():
-            _sync(file)
-        _sync(hidden)
+            sync(file)
+        sync(hidden)
         try:
             hidden.rename(target)
         except OSError:
             if not target.exists():  # else another process wrote the same content first
                 raise
-        _sync(target.parent)
+        sync(target.parent)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Replace a file's content in one step."""
-    hidden = _hidden_in(path.parent)
+    hidden = hidden_in(path.parent)
     try:
         hidden.write_bytes(content.encode() if isinstance(content, str) else content)
-        _sync(hidden)
+        sync(hidden)
         hidden.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         hidden.unlink(missing_ok=True)
 
@@ -61,13 +61,14 @@ def remove_tree(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _hidden_in(folder: Path) -> Path:
-    return folder / f".tmp-{uuid.uuid4().hex}"
+def hidden_in(folder: Path, prefix: str = "tmp") -> Path:
+    """A name in a folder that nobody else uses, and that says that it is not finished."""
+    return folder / f".{prefix}-{uuid.uuid4().hex}"
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path, prefix: str = "tmp") -> None:
     """Remove what killed processes left behind; young folders may belong to a living one."""
-    for left in folder.glob(".tmp-*"):
+    for left in folder.glob(f".{prefix}-*"):
         try:
             if time.time() - left.stat().st_mtime > _STALE_S:
                 remove_tree(left)
@@ -75,7 +76,8 @@ def _sweep(folder: Path) -> None:
             continue  # another process sweeps too
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's names, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -39,7 +39,7 @@ def check_safetensors(file: Path) -> None:
     try:
         header = json.loads(text)
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise CheckpointError(f"{file}: its safetensors header cannot be read; fetch or save it again") from None
     expected = 8 + length + end
     if size != expected:

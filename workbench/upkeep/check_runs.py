@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from workbench.errors import WorkbenchError
 from workbench.records import Checkpoint
 from workbench.store.checkpoints import measure
+from workbench.store.let_go import LetGo, let_go
 from workbench.upkeep.findings import Finding, fault, left, note
 
 if TYPE_CHECKING:
@@ -19,20 +21,26 @@ def check_checkpoints(project: "Project", looked: Counter[str]) -> list[Finding]
     """The bytes of each checkpoint that is here give the fingerprint on record; no digest is taken from a cache."""
     found: list[Finding] = []
     seen: set[tuple[str, str, str]] = set()
+    gone = let_go(project.store.database)
     for checkpoint in project.store.checkpoints():
         key = (checkpoint.source, checkpoint.fingerprint, checkpoint.tokenizer)
         if checkpoint.kind not in ("folder", "gguf") or key in seen:
             continue
         seen.add(key)
-        found += _check_weights(project, checkpoint, looked)
+        found += _check_weights(project, checkpoint, gone, looked)
     return found
 
 
-def _check_weights(project: "Project", checkpoint: Checkpoint, looked: Counter[str]) -> list[Finding]:
+def _check_weights(
+    project: "Project", checkpoint: Checkpoint, gone: Mapping[tuple[str, str], LetGo], looked: Counter[str]
+) -> list[Finding]:
     path, name = Path(checkpoint.source), f"checkpoint {checkpoint.name} ({checkpoint.fingerprint[:12]})"
     if not path.is_absolute():
         return []  # imported from a log: its weights were never here
     if not path.exists():
+        if (known := gone.get((checkpoint.fingerprint, checkpoint.source))) is not None:
+            what = f"{name}: its weights were let go on {known.at[:10]} ({known.why})"
+            return [note("checkpoints", what, "its reports and its lineage stay; train it again for the weights")]
         if _is_within(path, project.root):
             step = "restore it from a backup, or train it again; its reports and its lineage stay"
             return [fault("checkpoints", f"{name}: its weights are gone from {path.relative_to(project.root)}", step)]
@@ -63,13 +71,17 @@ def check_runs(project: "Project", looked: Counter[str]) -> list[Finding]:
 
     found: list[Finding] = []
     known: set[Path] = set()
+    gone = let_go(project.store.database)
     for run in list_runs(project):
         looked["runs"] += 1
         known.add(run.folder)
         if run.state == "silent":
             what = f"run {run.name} ({run.id[:12]}): called running, and nothing was written for long"
             found.append(left("runs", what, "the same workbench train goes on with it"))
-        if run.state == "done" and run.folder.is_dir() and not complete_checkpoints(run.folder):
+        over = (
+            run.state == "done" and run.folder.is_dir() and not any(Path(one[1]).parent == run.folder for one in gone)
+        )
+        if over and not complete_checkpoints(run.folder):
             what = f"run {run.name} ({run.id[:12]}): done, and its folder holds no whole checkpoint"
             found.append(fault("runs", what, "restore it from a backup, or train it again"))
     home = project.root / "runs"
