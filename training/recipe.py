@@ -4,11 +4,12 @@ Every fault is told at once, and what cannot work is refused before a second of 
 an evaluation that never comes, shares that no phase adds up.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from training.control import Control
 from training.options import Curriculum, KeepNear, Lora, NewModel, Preference, method_faults
@@ -24,6 +25,7 @@ Start = Annotated[
     Discriminator(lambda value: "a new model" if isinstance(value, dict | NewModel) else "a name"),
 ]
 FOLDER = Path(__file__).parent / "recipes"
+_NAME = re.compile(r"\w[\w.-]{0,119}")
 ENDS: Mapping[Method, Stage] = {
     "pretrain": "pretrain",
     "midtrain": "midtrain",
@@ -194,6 +196,13 @@ class Recipe(StrictModel):
     """Merge frontier after the run; default: none."""
     report_to: tuple[str, ...] = ()
     """Trackers that hear the log besides: mlflow, wandb, trackio, tensorboard and others that transformers knows."""
+
+    @field_validator("recipe")
+    @classmethod
+    def _one_folder(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"got {name!r:.80}, expected the name of one folder: letters, digits and . _ - in it")
+        return name
 
     @model_validator(mode="after")
     def _arithmetic(self) -> Self:

@@ -272,8 +272,12 @@ def _retention(point: Point) -> tuple[bool, bool, bool]:
 
 def _forget_weights(point: Point, tuned: Sequence[Checkpoint], project: "Project") -> None:
     """Of a point that was not chosen: it can be made again to the same bytes."""
+    from workbench.store.let_go import record_let_go
+
     folder = Path(point.checkpoint.source)
-    if folder.parent == project.root / MERGES and all(folder != Path(one.source) for one in tuned):
+    if folder.parent == project.root / MERGES and all(folder != Path(one.source) for one in tuned) and folder.is_dir():
+        why = "an average that was not chosen; merge makes it again to the same bytes"
+        record_let_go(project.store.database, [point.checkpoint], actor="merge", why=why)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -218,7 +218,7 @@ class _Runner:
             raise ConfigError("evaluation: arms are compared by what they answer; name evaluation.suites in the recipe")
         self.base = made.evaluation.baseline.report
         report = made.evaluation.evaluated[-1].report
-        _slim(made.made.folder, made.made.last)
+        _slim(made.made.folder, made.made.last, self.project)
         found = {task.task: float(task.changes.mean()) for task in self.tasks([report.id], None)}
         return Arm(share=share, run=name, report=report.id, tokens=sum(made.made.given.values()), changes=found)
 
@@ -289,13 +289,19 @@ def _check_shares(shares: Sequence[float]) -> None:
         raise ConfigError(f"--shares: {len(set(shares))} are too few for a curve; name at least {MIN_ARMS}")
 
 
-def _slim(folder: Path, last: Path) -> None:
+def _slim(folder: Path, last: Path, project: "Project") -> None:
     """Of an arm that was evaluated: what only going on would need."""
     import shutil
 
-    for checkpoint in folder.glob("checkpoint-*"):
-        if checkpoint != last:
-            shutil.rmtree(checkpoint)
+    from workbench.store.let_go import record_let_go
+
+    going = [path for path in folder.glob("checkpoint-*") if path != last]
+    named = [one for one in project.store.checkpoints() if Path(one.source) in going]
+    record_let_go(
+        project.store.database, named, actor="mix plan", why="an arm that was evaluated keeps its last weights"
+    )
+    for checkpoint in going:
+        shutil.rmtree(checkpoint)
     for name in ("optimizer.pt", "scheduler.pt"):
         (last / name).unlink(missing_ok=True)
 

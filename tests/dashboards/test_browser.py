@@ -86,11 +86,24 @@ def test_text_of_others_is_shown_as_text(window: Visit, served: tuple[str, str])
     expect(main.get_by_text("<img src=x onerror=alert(1)>").first).to_be_visible(timeout=WAIT)
     expect(main.get_by_text("⟨U+202E⟩").first).to_be_visible()
     assert page.locator("img[src='x'], a[href*='example.org'], strong, em, .katex").count() == 0
-    for name in ("compare", "", "gate", "lineage"):
-        window.open(name)
-        assert page.locator("img[src='x'], a[href*='example.org'], strong, em, .katex").count() == 0, name
+    for row in PAGES:
+        window.open("" if row is PAGES[0] else row.name)
+        assert page.locator("img[src='x'], a[href*='example.org'], .katex").count() == 0, row.name
     assert window.complaints == []
     assert HOSTILE.startswith("<img")
+
+
+def test_a_page_of_another_site_cannot_talk_to_the_dashboard(served: tuple[str, str]) -> None:
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    address = served[0].replace("http", "ws") + "/_stcore/stream"
+    streamlit: Any = ["streamlit"]
+    with connect(address, subprotocols=streamlit, origin=served[0], proxy=None):  # type: ignore[arg-type]
+        pass
+    for origin in ("https://evil.example", "null", "http://127.0.0.1.evil.example"):
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(address, subprotocols=streamlit, origin=origin, proxy=None)  # type: ignore[arg-type]
 
 
 def test_a_choice_stands_in_the_address_and_a_link_leads_back_to_it(window: Visit, served: tuple[str, str]) -> None:

@@ -38,7 +38,10 @@ def check_safetensors(file: Path) -> None:
         text = stream.read(length)
     try:
         header = json.loads(text)
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        if not all(isinstance(one, int) for one in ends):
+            raise ValueError("an offset is no number")
+        end = max(ends, default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise CheckpointError(f"{file}: its safetensors header cannot be read; fetch or save it again") from None
     expected = 8 + length + end

@@ -50,10 +50,13 @@ def weigh(project: "Project", *, keep_last: int = 1) -> Collected:
     children = {one.parent for one in project.store.checkpoints() if one.parent}
     children |= {run.start for run in project.store.runs() if run.start}
     bases |= _named(project)
-    open_runs, last = _runs(project, here, keep_last)
+    folders = {run.id: Path(run.folder) for run in project.store.runs()}
+    own = [one for one in here if one.run is not None and Path(one.source).parent == folders.get(one.run)]
+    open_runs, last = _runs(project, own, keep_last)
+    made = {one.source for one in own}
     weighed = []
     for one in here:
-        reason = _reason(one, passed=passed, children=children, bases=bases, open_runs=open_runs, last=last)
+        reason = _reason(one, passed=passed, children=children, bases=bases, open_runs=open_runs, last=last, made=made)
         weighed.append(Weighed(checkpoint=one, bytes=_size(Path(one.source)), kept=reason != "too old", reason=reason))
     return Collected(weighed=tuple(weighed), applied=False)
 
@@ -82,6 +85,7 @@ def _reason(
     bases: set[str],
     open_runs: set[str],
     last: set[str],
+    made: set[str],
 ) -> Reason:
     if one.fingerprint in passed:
         return "passed"
@@ -89,8 +93,8 @@ def _reason(
         return "has children"
     if one.fingerprint in bases:
         return "baseline"
-    if one.run is None:
-        return "not of a run"  # a model that somebody put here
+    if one.source not in made:
+        return "not of a run"  # a model that somebody put here, or an average
     if one.run in open_runs:
         return "run is not over"
     return "last of its run" if one.source in last else "too old"

@@ -32,6 +32,8 @@ def made(tmp_path_factory):
             one = checkpoints.resolve(folder)
             found.append(type(one)(**{**plain(one), "parent": first.fingerprint, "run": run}))
             store.add_checkpoint(found[-1])
+        average = checkpoints.resolve(shutil.copytree(found[0].source, root / "merges" / "average"))
+        store.add_checkpoint(type(average)(**{**plain(average), "parent": first.fingerprint, "run": run}))
         store.set_run_status(run, "done")
         store.add_run({"recipe": {"recipe": "child"}}, folder=str(root / "runs/child"), start=found[1].fingerprint)
         report, items = make_report(found[2], make_items(3, shift=9.0))
@@ -62,6 +64,7 @@ EXPECTED = {
     "more/checkpoint-3": "too old",
     "more/checkpoint-4": "too old",
     "more/checkpoint-5": "last of its run",
+    "average": "not of a run",
 }
 
 
