@@ -48,8 +48,9 @@ def resolve_checkpoint(reference: str | Path | Checkpoint, project: "Project | N
             return checkpoints.resolve(fetched.folder, name=text)
         known = _known_checkpoint(text, project)
         if known is not None:
-            _refuse_let_go(known, project)
             source = _where_it_lies(known, project)
+            if source == known.source:
+                _refuse_let_go(known, project)
             return replace(checkpoints.resolve(source, name=known.name), stage=known.stage, parent=known.parent)
     return checkpoints.resolve(text)
 

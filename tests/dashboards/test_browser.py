@@ -98,12 +98,11 @@ def test_a_page_of_another_site_cannot_talk_to_the_dashboard(served: tuple[str, 
     from websockets.sync.client import connect
 
     address = served[0].replace("http", "ws") + "/_stcore/stream"
-    streamlit: Any = ["streamlit"]
-    with connect(address, subprotocols=streamlit, origin=served[0], proxy=None):  # type: ignore[arg-type]
+    with connect(address, subprotocols=["streamlit"], origin=served[0], proxy=None):  # type: ignore
         pass
     for origin in ("https://evil.example", "null", "http://127.0.0.1.evil.example"):
         with pytest.raises(InvalidStatus, match="403"):
-            connect(address, subprotocols=streamlit, origin=origin, proxy=None)  # type: ignore[arg-type]
+            connect(address, subprotocols=["streamlit"], origin=origin, proxy=None)  # type: ignore
 
 
 def test_a_choice_stands_in_the_address_and_a_link_leads_back_to_it(window: Visit, served: tuple[str, str]) -> None:

@@ -41,6 +41,8 @@ def _check_weights(
         if (known := gone.get((checkpoint.fingerprint, checkpoint.source))) is not None:
             what = f"{name}: its weights were let go on {known.at[:10]} ({known.why})"
             return [note("checkpoints", what, "its reports and its lineage stay; train it again for the weights")]
+        if project.storage is not None:
+            return [note("checkpoints", f"{name}: its weights are not on this machine", "storage may hold a copy")]
         if _is_within(path, project.root):
             step = "restore it from a backup, or train it again; its reports and its lineage stay"
             return [fault("checkpoints", f"{name}: its weights are gone from {path.relative_to(project.root)}", step)]
