@@ -1,8 +1,8 @@
 """An environment as an evaluation task: episodes of a checkpoint that learns nothing, how many succeed, pass@k.
 
 The environment, the rewards and the orchestrator are those of a recipe; what is asked of them stands in a file of its
-own. Episodes are recorded in parts, each whole or not at all, so an evaluation that was killed asks for no episode
-twice, and a larger limit asks for the new rows alone. Knows episodes and estimates; knows no report and no store.
+own. Episodes are recorded in parts, each whole or not at all: what was killed goes on after the last whole part, and a
+larger limit keeps every whole one. Knows episodes and estimates; knows no report and no store.
 """
 
 import hashlib
