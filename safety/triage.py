@@ -43,7 +43,8 @@ class Triage:
     def sentence(self) -> str:
         """The promise, or why there is none."""
         if not self.feasible:
-            when = f", about {self.days:,} more days at this pace" if self.days is not None else ""
+            days = "" if self.days is None else f"{self.days:,} more {'day' if self.days == 1 else 'days'}"
+            when = f", about {days} at this pace" if days else ""
             return (
                 f"{self.category}: no guarantee with {self.violations} labelled violations, {self.missing} more are "
                 f"needed{when}; nothing is cleared, everything goes to people"

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from safety.compile import ScreenRule
 from safety.resolved import Category
+from safety.review.claiming import load_settings
 from safety.review.feedback import rule_digest
 from safety.review.people import Actor, require
 from safety.review.queue import ReviewQueue, queue_id
@@ -79,11 +80,12 @@ def read_drawn(review: ReviewQueue, queue: str, *, actor: Actor) -> list[Drawn]:
     """All texts of a queue that were drawn with a known probability, in the order in which they came.
 
     Raises:
-        ReviewError: no right to see this queue's numbers.
+        ReviewError: no such queue, or no right to see its numbers.
     """
     place = queue_id(queue)
     with review.database.read() as connection:
         require(connection, actor, "stats", place)
+        load_settings(connection, place)
         return _read(connection, place)
 
 
