@@ -36,7 +36,7 @@ def serve(root: Path, *, port: int = 0) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
     said = (root.parent / "server.log").read_text()
     assert "Traceback" not in said, said
 
