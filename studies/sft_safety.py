@@ -123,8 +123,9 @@ def run(folder: Path, *, quick: bool) -> None:
     found |= {"tokens": sum(made.made.given.values()), "given": dict(made.made.given), "steps": made.made.steps}
     say("trained")
     done = assess_many([made.checkpoints[-1]], project=project, request=request, baseline=START)
-    found |= {"tasks": changes(done), "examples": examples(done)}
+    found |= {"tasks": changes(done)}
     write_found(folder, found)
+    write_jsonl(folder / "examples.jsonl", examples(done))  # rows of public sets: kept here, not published
 
 
 def changes(done: Evaluation) -> list[dict[str, Any]]:
