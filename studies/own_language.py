@@ -205,12 +205,12 @@ def render(found: dict[str, Any]) -> str:
         return UNFINISHED
     parts: list[str] = []
     for task in (*TASKS, "all"):
-        rows = []
+        rows: list[list[str]] = []
+        count = len([item for item in arms["start"]["items"] if task in (item["task"], "all")])
         for name, title in TITLES.items():
             one = summary(arms[name]["items"])[task]
             error = "–" if one["error"] is None else f"{one['error']:.2f}"
             rows.append([title, *(_share(one[key]) for key in ("valid", "exact", "score")), error])
-            count = one["n"]
         kind = "All tasks" if task == "all" else task.capitalize()
         head = ["arm", "valid", "exact", "score", "median error of valid ones"]
         parts.append(f"**{kind}**, {count} held-out prompts [95%]:\n\n" + table(head, rows))

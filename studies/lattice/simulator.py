@@ -31,13 +31,11 @@ class Simulator(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Simulator
-
     def do_GET(self) -> None:
         if self.path != "/calls":
             self._answer(404, {"error": "ask POST /score or GET /calls"})
             return
-        self._answer(200, {"calls": self.server.calls})
+        self._answer(200, {"calls": self._simulator.calls})
 
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
@@ -52,9 +50,14 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, KeyError, TypeError):
             self._answer(400, {"error": f"expected {PROTOCOL}: samples with id, row and answer"})
             return
-        with self.server.lock:
-            self.server.calls += len(scores)
+        with self._simulator.lock:
+            self._simulator.calls += len(scores)
         self._answer(200, {"protocol": PROTOCOL, "scores": scores})
+
+    @property
+    def _simulator(self) -> Simulator:
+        assert isinstance(self.server, Simulator)
+        return self.server
 
     def _answer(self, status: int, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()

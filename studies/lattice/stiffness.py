@@ -5,7 +5,6 @@ this takes is the stiffness. Nodes between that nothing holds move without a for
 """
 
 import numpy as np
-from scipy.linalg import lstsq
 
 from studies.lattice.language import SIZE, Bar
 
@@ -35,5 +34,5 @@ def stiffness(bars: frozenset[Bar]) -> float:
     moved = np.zeros(2 * count)
     moved[2 * SIZE * (SIZE - 1) + 1 :: 2] = -1.0
     load = -matrix[np.ix_(free, np.arange(2 * count))] @ moved
-    moved[free] = lstsq(matrix[np.ix_(free, free)], load)[0]
+    moved[free] = np.linalg.lstsq(matrix[np.ix_(free, free)], load, rcond=None)[0]
     return max(0.0, float(moved @ matrix @ moved))

@@ -82,8 +82,8 @@ def test_the_simulator_scores_over_http_in_a_process_of_its_own():
     process = subprocess.Popen(
         [sys.executable, "-m", "studies.lattice.simulator"], stdout=subprocess.PIPE, cwd=root, text=True
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         url = f"http://127.0.0.1:{int(process.stdout.readline())}"
         row = task_row("design", "col 1")
         samples = [{"id": "a", "row": row, "answer": "col 0"}, {"id": "b", "row": row, "answer": "column 0"}]
