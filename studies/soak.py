@@ -65,11 +65,12 @@ class Soak:
         self.zygote = Zygote(ROOT, self.logs / "zygote.log")
         self.ports = {name: free_port() for name in ("review", "serve", "dashboard")}
         self.weather: Weather | None = None
+        self.actors: list[Actor] = []
 
     def run(self) -> dict[str, Any]:
         """Prepare, let everybody work in bad weather, look at what is left."""
         tokens = prepare(self.project, self.url)
-        actors = self._actors(tokens)
+        actors = self.actors = self._actors(tokens)
         clients = [
             threading.Thread(target=ask_model, args=(self.ports["serve"], self.folder, self.seed), daemon=True),
             threading.Thread(target=visit, args=(self.ports["dashboard"], self.folder, self.seed), daemon=True),
@@ -86,7 +87,10 @@ class Soak:
         return self._summary(actors, examine(self.project, self.folder, actors))
 
     def close(self) -> None:
-        """Stop and remove everything."""
+        """Stop and remove everything; no process is left, however it ended."""
+        for actor in self.actors:
+            actor.stopping.set()
+            actor.kill()
         self.zygote.close()
         if self.postgres is not None:
             self.postgres.close()

@@ -26,7 +26,7 @@ def section(one: Mapping[str, Any]) -> str:
     name = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}[one["store"]]
     faults = ", ".join(f"{count} × {what}" for what, count in sorted(one["faults"].items(), key=lambda f: -f[1]))
     killed = ", ".join(f"{who} {count}" for who, count in sorted(one["killed"].items(), key=lambda k: -k[1]))
-    wrong = "nothing" if not one["wrong"] else f"{len(one['wrong'])} things: " + "; ".join(one["wrong"][:10])
+    wrong = "nothing" if not one["wrong"] else f"{len(one['wrong'])}: " + "; ".join(one["wrong"][:10])
     labels, answers, doctor = one["labels"], one["answers"], one["doctor"]
     looked = ", ".join(f"{count:,} {what}" for what, count in doctor.get("looked_at", {}).items() if what != "bytes")
     left = ", ".join(f"{count} in {area}" for area, count in doctor.get("left_over", {}).items()) or "none"

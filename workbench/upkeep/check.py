@@ -84,8 +84,7 @@ def _check_reports(project: "Project", looked: Counter[str]) -> list[Finding]:
             report = read_record(Report, row["document"])
             looked["bytes"] += sum(file.stat().st_size for file in folder.iterdir())
             items = read_items(folder / "items.parquet")
-            if canonical_json(json.loads((folder / "report.json").read_text(encoding="utf-8"))) != row["document"]:
-                found.append(fault("reports", f"report {short}: report.json says something else than its row", cure))
+            kept = read_record(Report, (folder / "report.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, WorkbenchError) as error:
             told = error.strerror or str(error) if isinstance(error, OSError) else str(error).partition(";")[0]
             found.append(fault("reports", f"report {short}: {told}", cure))
@@ -93,6 +92,11 @@ def _check_reports(project: "Project", looked: Counter[str]) -> list[Finding]:
         looked["items"] += len(items)
         if len(items) != row["items"] or report_id(report, items) != row["id"] or report.id != row["id"]:
             found.append(fault("reports", f"report {short}: its answers are not those that gave it its id", cure))
+        if report_id(kept, items) != row["id"] or kept.id != row["id"]:
+            found.append(fault("reports", f"report {short}: report.json says something else than its row", cure))
+        elif canonical_json(kept) != canonical_json(report):
+            what = f"report {short}: its folder is of a killed process, its row of the same evaluation again"
+            found.append(left("reports", what, "both say the same but for when and where it was made: nothing to do"))
         if report.checkpoint.fingerprint != row["fingerprint"]:
             found.append(fault("reports", f"report {short}: its row names other weights than its document", cure))
     named = {row["id"] for row in rows}

@@ -160,6 +160,26 @@ def test_a_postgresql_project_is_looked_through_as_well(postgres_url, tmp_path):
         assert found.looked_at["labels"] == 1
 
 
+def test_a_report_whose_process_was_killed_before_its_row_is_no_fault(tmp_path):
+    from dataclasses import replace
+
+    from tests.workbench.store.samples import make_report
+    from workbench.store import schema
+
+    with Project.init(tmp_path / "p") as project:
+        report, items = make_report()
+        project.store.add_report(report, items)
+        with project.store.database.write() as connection:  # as if killed just before it
+            connection.execute(schema.reports.delete())
+        assert [(one.kind, one.area) for one in check_project(project).findings if one.kind != "note"] == [
+            ("left", "reports")
+        ]
+        project.store.add_report(replace(report, created_at="2027-01-01T00:00:00+00:00"), items)
+        (found,) = (one for one in check_project(project).findings if one.kind != "note")
+        assert (found.kind, found.area) == ("left", "reports")
+        assert "of the same evaluation again" in found.what
+
+
 def test_damage_ends_with_code_1_and_what_to_do(capsys, root):
     sql("UPDATE decisions SET verdict = 'fail'")(root)
     code, said = doctor(capsys, root)
