@@ -45,7 +45,7 @@ from workbench.config import data_folder
 from workbench.pipeline import EvaluationRequest
 from workbench.store import Project
 
-TAKES = "about 15 minutes on two quiet cores"
+TAKES = "an hour on one slow core"
 SUITES, RECIPES = ROOT / "studies" / "suites", ROOT / "studies" / "recipes"
 START, SUITE = "smollm2", "shopping-study"
 STAGES = ("shopping-cpt", "shopping-sft", "shopping-more")
