@@ -204,8 +204,8 @@ def _is_model_file(name: str) -> bool:
 
 def _shards(index: Path) -> list[str]:
     """Names of the weight files in an index: of files beside it, wherever the index would like to lead."""
-    named = _read_json(index).get("weight_map", {})
-    shards = set(named.values()) if isinstance(named, dict) else {None}
+    named: Any = _read_json(index).get("weight_map", {})
+    shards: set[Any] = set(named.values()) if isinstance(named, dict) else {None}
     for shard in shards:
         if not isinstance(shard, str) or not shard.endswith(".safetensors") or Path(shard).name != shard:
             raise CheckpointError(f"{index}: {shard!r} is no name of a weight file beside it; fetch the model again")
