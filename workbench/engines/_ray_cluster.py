@@ -16,6 +16,8 @@ from workbench.errors import EngineError
 _WORKERS = re.compile(r"(?P<count>[0-9]+)|(?P<address>auto|ray://[^/\s#@]+:[0-9]+)(#(?P<of>[0-9]+))?")
 _START_S = 240
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024
+_connected: dict[str, str | None] = {}
+"""`address`: where this process is connected to, as Workers has it."""
 _PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
@@ -65,9 +67,10 @@ def connect(workers: Workers) -> Any:
     printing.print_to_stdstream = lambda *_, **__: None
     wanted = max(workers.count or 1, os.cpu_count() or 1)
     if ray.is_initialized():
-        if workers.address is not None or ray.cluster_resources().get("CPU", 0) >= wanted:
+        fits = workers.address is not None or ray.cluster_resources().get("CPU", 0) >= wanted
+        if _connected.get("address", "") == workers.address and fits:
             return ray
-        ray.shutdown()  # it was made for fewer workers
+        ray.shutdown()  # it is another cluster, or was made for fewer workers
     try:
         _start(ray, wanted) if workers.address is None else _join(ray, workers.address)
     # Ray raises what it met first: ConnectionError, RuntimeError, ValueError, gRPC's own
@@ -78,6 +81,7 @@ def connect(workers: Workers) -> Any:
             f"--workers {workers.address or workers.count}: {what} ({last_line(error)}); "
             f"{cure if workers.address else 'try again when it is less busy, or leave --workers out'}"
         ) from None
+    _connected["address"] = workers.address
     return ray
 
 
