@@ -38,8 +38,7 @@ def calibrate(
 
     Examples:
         workbench review calibrate --queue mods --policy communities --out calibration.json
-        workbench moderate smollm2 --policy communities --input new.jsonl --output new.out.jsonl \\
-            --calibration calibration.json --queue mods
+        workbench moderate smollm2 --policy communities --input new.jsonl --calibration calibration.json
     """
     found = _fitted(policy, queue, checkpoint, miss, confidence, project, priors=True)
     try:

@@ -272,11 +272,11 @@ def test_an_appeal_is_decided_by_a_senior_who_had_no_part_in_it(queue, people):
 def test_a_person_sees_nothing_before_the_label_that_a_model_or_the_draw_says(queue, people):
     plain_queue(queue)
     gold = {"decision": "violates", "categories": ["hate"]}
-    queue.add(OPERATOR, [entry(1, probability=0.987654, stratum="gold", gold=gold, source="severe", pi=0.123456)])
+    queue.add(OPERATOR, [entry(1, probability=0.987654, stratum="gold", gold=gold, source="crawled", pi=0.123456)])
     got = claimed(queue, people("ana"))
     shown = str(dataclasses.asdict(got.view))
     assert got.view.hint is None
-    assert not [word for word in ("0.987654", "gold", "severe", "0.123456", "priority", "log") if word in shown]
+    assert not [word for word in ("0.987654", "gold", "crawled", "0.123456", "priority", "log") if word in shown]
 
 
 def test_hints_are_shown_to_half_of_the_items_and_never_to_blind_ones(queue, people):
