@@ -145,7 +145,8 @@ def make_family(folder: Path, *, quick: bool = False) -> tuple[Project, dict[str
     took: dict[str, Any] = {}
     paths: dict[str, Path] = {}
     for stage in STAGES:
-        arm = train_arm(folder / "data" / f"{stage}.yaml", stage, project, QUICK[stage] if quick else ())
+        overrides = ["evaluation.suites=[]", *(QUICK[stage] if quick else ())]  # asked by the family's own tasks below
+        arm = train_arm(folder / "data" / f"{stage}.yaml", stage, project, overrides)
         took[stage] = trained(arm)
         if stage == "family-pretrain":
             paths["before the rate fell"] = arm.path.with_name(f"checkpoint-{complete_checkpoints(arm.path.parent)[0]}")
